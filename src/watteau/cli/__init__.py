@@ -1,0 +1,1 @@
+"""The `watteau` command: reads files, calls the parts, prints tables and JSON."""

@@ -1,0 +1,1 @@
+"""THE decision: pure, array-based, compiled. Live and simulation only drive it."""

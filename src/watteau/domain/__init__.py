@@ -1,0 +1,1 @@
+"""The nouns: frozen, validated values that every other part speaks in. No I/O here."""

@@ -1,0 +1,174 @@
+"""The fleet: sites, pools of one node shape, phases, outages and supply contracts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from watteau.domain.tenants import Tenant
+from watteau.domain.units import ContractId, PoolId, SiteId, to_epoch_s
+
+
+class Engine(StrEnum):
+    """What runs the jobs at a site."""
+
+    SIMULATED = "simulated"
+    LOCAL = "local"
+    SLURM = "slurm"
+    RAY = "ray"
+    KUBERNETES = "kubernetes"
+
+
+class Mode(StrEnum):
+    """How far Watteau goes at a site: read only, decide without effect, or dispatch."""
+
+    OBSERVE = "observe"
+    SHADOW = "shadow"
+    DRIVE = "drive"
+
+
+class Technology(StrEnum):
+    """What a supply contract's plant is; the names are those of the capacity-factor columns."""
+
+    SOLAR = "solar"
+    WIND_ONSHORE = "wind_onshore"
+    WIND_OFFSHORE = "wind_offshore"
+    HYDRO_RUN_OF_RIVER = "hydro_run_of_river"
+    BASELOAD = "baseload"
+
+
+@dataclass(frozen=True, slots=True)
+class Pue:
+    """Power usage effectiveness (ISO/IEC 30134-2): site energy over IT energy, by outdoor temperature.
+
+    A constant PUE has one point. Between points it is linear, outside them flat.
+    """
+
+    temperature_c: tuple[float, ...]
+    value: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.value or len(self.value) != len(self.temperature_c):
+            raise ValueError("a PUE needs one value for each temperature, and at least one")
+        if any(not 1.0 <= v <= 3.0 for v in self.value):
+            raise ValueError("a PUE lies between 1.0 and 3.0")
+        if any(b <= a for a, b in zip(self.temperature_c, self.temperature_c[1:], strict=False)):
+            raise ValueError("the temperatures of a PUE curve must rise")
+
+    @staticmethod
+    def constant(value: float) -> "Pue":
+        """The same PUE at every temperature."""
+        return Pue(temperature_c=(0.0,), value=(value,))
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the outdoor temperature matters."""
+        return len(self.value) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Nodes of one shape at one site. Powers are of a whole node: idle, under a typical AI load, and at most."""
+
+    id: PoolId
+    gpu_model: str
+    gpus_per_node: int
+    cpu_cores: int
+    memory_gib: int
+    mig_capable: bool
+    node_idle_w: int
+    node_typical_w: int
+    node_max_w: int
+    nodes_per_block: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.node_idle_w <= self.node_typical_w <= self.node_max_w:
+            raise ValueError(f"pool {self.id}: powers must satisfy 0 < idle <= typical <= max")
+        if min(self.gpus_per_node, self.cpu_cores, self.memory_gib, self.nodes_per_block) < 1:
+            raise ValueError(f"pool {self.id}: GPUs, cores, memory and nodes per block must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Capacity that opens on a date: so many nodes of each named pool."""
+
+    name: str
+    opens: datetime
+    nodes: tuple[tuple[PoolId, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A planned outage [start, end) of some pools of a site (all of them when none is named)."""
+
+    start: datetime
+    end: datetime
+    pools: tuple[PoolId, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One data centre: where it is, what it may draw, what runs there."""
+
+    id: SiteId
+    name: str
+    latitude: float
+    longitude: float
+    power_limit_kw: int
+    pue: Pue
+    engine: Engine
+    mode: Mode
+    pools: tuple[Pool, ...]
+    phases: tuple[Phase, ...]
+    outages: tuple[Outage, ...]
+
+    def nodes(self, pool_id: PoolId, at: datetime | None = None) -> int:
+        """Nodes of a pool that are open at a time; of all phases when no time is given."""
+        return sum(
+            count
+            for phase in self.phases
+            if at is None or phase.opens <= at
+            for pool, count in phase.nodes
+            if pool == pool_id
+        )
+
+    def gpus(self, at: datetime | None = None) -> int:
+        """GPUs of the site that are open at a time; of all phases when no time is given."""
+        return sum(self.nodes(pool.id, at) * pool.gpus_per_node for pool in self.pools)
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """Supply as produced: megawatts of one technology from start to end, at a price."""
+
+    id: ContractId
+    technology: Technology
+    capacity_mw: float
+    price_eur_per_mwh: float
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Everything a fleet file says."""
+
+    name: str
+    sites: tuple[Site, ...]
+    contracts: tuple[Contract, ...]
+    tenants: Tenant
+
+    def pools(self) -> Iterator[tuple[Site, Pool]]:
+        """Every pool with its site, in file order; the position is the pool's index in all arrays."""
+        for site in self.sites:
+            for pool in site.pools:
+                yield site, pool
+
+    def gpus(self, at: datetime | None = None) -> int:
+        """GPUs that are open at a time; of all phases when no time is given."""
+        return sum(site.gpus(at) for site in self.sites)
+
+    def opening_times_s(self) -> list[int]:
+        """Epoch seconds at which a phase opens, sorted, each once."""
+        return sorted({to_epoch_s(phase.opens) for site in self.sites for phase in site.phases})

@@ -1,0 +1,1 @@
+"""Supply by hour and the hourly energy books: integer Wh, where the parts equal the meter."""

@@ -1,0 +1,1 @@
+"""What is asked: traces in, calibrated generators, and resampling to a wanted load."""
