@@ -1,0 +1,302 @@
+"""Reservations: the earliest start of a blocked job, kept as a promise that backfill may not delay.
+
+A promise holds nodes, not only a number of GPUs, so it survives fragmentation. It moves only forward (compression,
+Mu'alem and Feitelson, IEEE TPDS 2001), unless a node is lost, a job overruns its estimate, or the order changes.
+A single worker's reservation may lie in a gap between others; a gang's lies where its nodes stay free from then on
+(it still starts in a gap when the gap is there).
+"""
+
+from typing import Any
+
+import numpy as np
+
+from watteau.core.bits import kernel, lowest_bit
+from watteau.core.feasible import (
+    available_from,
+    earliest_on_node,
+    from_when_on_node,
+    mark_dirty,
+    mark_stale,
+    refresh_available,
+)
+from watteau.core.layout import State
+from watteau.core.place import choose_nodes, delist, enlist
+from watteau.domain.units import NEVER_S
+
+_ONE_BLOCK_REQUIRED = 2
+
+
+@kernel
+def hold(s: State, job: int, pool: int, at_s: int) -> None:
+    """Promise the job its workers' nodes from a time on. The workers already name the nodes."""
+    row = s.jobs[job]
+    row.reserved_s = at_s
+    row.pool = pool
+    for w in range(row.first_worker, row.first_worker + s.shapes[row.shape].workers):
+        n = s.workers[w].node
+        first = s.nodes[n].reserved
+        if first < 0:
+            delist(s, n)
+        s.workers[w].next = first
+        s.workers[w].previous = -1
+        if first >= 0:
+            s.workers[first].previous = w
+        s.nodes[n].reserved = w
+        if first < 0:
+            enlist(s, n)
+        mark_stale(s, n)
+
+
+@kernel
+def drop(s: State, job: int) -> None:
+    """Release a promise. The workers keep naming the nodes, so that it can be held again."""
+    row = s.jobs[job]
+    row.reserved_s = NEVER_S
+    for w in range(row.first_worker, row.first_worker + s.shapes[row.shape].workers):
+        worker = s.workers[w]
+        n = worker.node
+        alone = worker.previous < 0 and worker.next < 0
+        if alone:
+            delist(s, n)
+        if worker.previous >= 0:
+            s.workers[worker.previous].next = worker.next
+        else:
+            s.nodes[n].reserved = worker.next
+        if worker.next >= 0:
+            s.workers[worker.next].previous = worker.previous
+        if alone:
+            enlist(s, n)
+        mark_stale(s, n)
+
+
+@kernel
+def mark_nodes_dirty(s: State, job: int) -> None:
+    """Note that the nodes that a job's workers name may have more room now."""
+    row = s.jobs[job]
+    for w in range(row.first_worker, row.first_worker + s.shapes[row.shape].workers):
+        mark_dirty(s, s.workers[w].node)
+
+
+@kernel
+def plan_add(s: State, job: int) -> None:
+    """Append to the list of promises."""
+    s.plan[s.cycle[0].planned] = job
+    s.cycle[0].planned += 1
+
+
+@kernel
+def plan_remove(s: State, job: int) -> None:
+    """Take a job off the list of promises."""
+    cycle = s.cycle[0]
+    at = 0
+    while s.plan[at] != job:
+        at += 1
+    for move in range(at, cycle.planned - 1):
+        s.plan[move] = s.plan[move + 1]
+    cycle.planned -= 1
+
+
+@kernel
+def drop_all(s: State) -> None:
+    """Release every promise (the order or the capacity has changed)."""
+    for at in range(s.cycle[0].planned):
+        drop(s, s.plan[at])
+    s.cycle[0].planned = 0
+    s.cycle[0].epoch += 1
+
+
+@kernel
+def reserve(s: State, job: int, now: int) -> bool:
+    """Give the job the earliest promise that delays no other; False when there is no such time on the open fleet."""
+    refresh_available(s, now)
+    row = s.jobs[job]
+    shape = s.shapes[row.shape]
+    best_s = NEVER_S
+    best_pool = -1
+    best_node = -1
+    for choice in range(len(s.pools)):
+        p = s.preference[s.cycle[0].hour, choice]
+        if s.shape_pools[row.shape, p] == 0:
+            continue
+        if shape.workers == 1:
+            at_s, n = _earliest_single(s, p, shape, row.estimate_s, now)
+        else:
+            at_s, n = _earliest_gang(s, p, shape, now), -1
+        pool = s.pools[p]
+        if at_s < NEVER_S and at_s + row.estimate_s > pool.closes_s and at_s < pool.reopens_s:
+            at_s = pool.reopens_s
+        if at_s < best_s:
+            best_s = at_s
+            best_pool = p
+            best_node = n
+    if best_pool < 0:
+        return False
+    if shape.workers == 1:
+        s.workers[row.first_worker].node = best_node
+    else:
+        _choose_gang(s, best_pool, shape, best_s, now)
+        for i in range(shape.workers):
+            s.workers[row.first_worker + i].node = s.scratch_node[i]
+    hold(s, job, best_pool, best_s)
+    return True
+
+
+@kernel
+def _whole_gpus(shape: Any) -> int:
+    return int(shape.gpus if shape.milli == 0 else 1)
+
+
+@kernel
+def _earliest_single(s: State, p: int, shape: Any, estimate_s: int, now: int) -> tuple[int, int]:
+    pool = s.pools[p]
+    gpus = _whole_gpus(shape)
+    binds = s.cycle[0].cpu_binds
+    best_s = NEVER_S
+    best = -1
+    if gpus > pool.gpus:
+        return best_s, best
+    for n in range(pool.first_node, pool.first_node + pool.nodes):
+        if gpus > 0:
+            if s.available_s[gpus - 1, n] >= best_s:
+                continue
+        elif s.nodes[n].up == 0:
+            continue
+        at_s = available_from(s, n, gpus, now)
+        if binds and at_s < best_s:
+            at_s = from_when_on_node(s, n, gpus, shape.cpu_milli, shape.memory_mib, now, -1)
+        if at_s < best_s:
+            best_s = at_s
+            best = n
+            if best_s <= now and not s.cycle[0].planned:
+                break
+    # Gaps between reservations.
+    for k in range(pool.gpus + 1):
+        if s.held_count[p, k] == 0:
+            continue
+        for word in range(pool.first_word, pool.first_word + pool.words):
+            bits = s.held_nodes[k, word]
+            while bits:
+                n = s.word_node[word] + lowest_bit(bits)
+                bits &= bits - 1
+                at_s = earliest_on_node(s, n, gpus, shape.cpu_milli, shape.memory_mib, estimate_s, now, -1)
+                if at_s < best_s or (at_s == best_s and n < best):
+                    best_s = at_s
+                    best = n
+    return best_s, best
+
+
+@kernel
+def most_workers_on_empty_node(pool: Any, shape: Any) -> int:
+    """How many of a gang's workers one empty node of the pool holds."""
+    most = shape.workers
+    gpus = _whole_gpus(shape)
+    if shape.milli > 0:
+        most = min(most, pool.gpus * (1000 // shape.milli))
+    elif gpus > 0:
+        most = min(most, pool.gpus // gpus)
+    if shape.cpu_milli > 0:
+        most = min(most, pool.cpu_milli // shape.cpu_milli)
+    if shape.memory_mib > 0:
+        most = min(most, pool.memory_mib // shape.memory_mib)
+    return int(most)
+
+
+@kernel
+def _gang_from(s: State, n: int, shape: Any, together: int, now: int) -> int:
+    # From when on so many of the gang's workers fit on the node for ever after.
+    gpus = together * _whole_gpus(shape)
+    if gpus > s.nodes[n].gpus or s.nodes[n].up == 0:
+        return NEVER_S
+    if s.cycle[0].cpu_binds:
+        return from_when_on_node(s, n, gpus, together * shape.cpu_milli, together * shape.memory_mib, now, -1)
+    return available_from(s, n, gpus, now)
+
+
+@kernel
+def _earliest_gang(s: State, p: int, shape: Any, now: int) -> int:
+    pool = s.pools[p]
+    if shape.topology != _ONE_BLOCK_REQUIRED:
+        return _earliest_among(s, pool, shape, pool.first_node, pool.nodes, now)
+    best_s = NEVER_S
+    for b in range(pool.first_block, pool.first_block + pool.blocks):
+        best_s = min(best_s, _earliest_among(s, pool, shape, s.blocks[b].first_node, s.blocks[b].nodes, now))
+    return best_s
+
+
+@kernel
+def _earliest_among(s: State, pool: Any, shape: Any, first: int, count: int, now: int) -> int:
+    # The time at which the gang's last worker finds room: the order statistic of all the places' times.
+    most = min(most_workers_on_empty_node(pool, shape), pool.gpus if _whole_gpus(shape) > 0 else shape.workers)
+    places = 0
+    if count * most < shape.workers:
+        return NEVER_S
+    times = np.empty(count * most, np.int64)
+    for n in range(first, first + count):
+        for together in range(1, most + 1):
+            at_s = _gang_from(s, n, shape, together, now)
+            if at_s == NEVER_S:
+                break
+            times[places] = at_s
+            places += 1
+    if places < shape.workers:
+        return NEVER_S
+    return int(np.partition(times[:places], shape.workers - 1)[shape.workers - 1])
+
+
+@kernel
+def _choose_gang(s: State, p: int, shape: Any, at_s: int, now: int) -> None:
+    pool = s.pools[p]
+    most = min(most_workers_on_empty_node(pool, shape), pool.gpus if _whole_gpus(shape) > 0 else shape.workers)
+    for n in range(pool.first_node, pool.first_node + pool.nodes):
+        room = 0
+        while room < most and _gang_from(s, n, shape, room + 1, now) <= at_s:
+            room += 1
+        s.scratch_take[n] = room
+    choose_nodes(s, p, shape, True)
+
+
+@kernel
+def compress(s: State, now: int) -> None:
+    """Move every promise forward as far as it goes, in the order in which they were given."""
+    cycle = s.cycle[0]
+    single = s.policy[0].reservations == 1
+    for at in range(cycle.planned):
+        job = s.plan[at]
+        row = s.jobs[job]
+        before_s = row.reserved_s
+        before_pool = row.pool
+        if before_s <= now and not single and not _overdue(s, job, now):
+            continue
+        mark_nodes = single
+        drop(s, job)
+        first = row.first_worker
+        workers = s.shapes[row.shape].workers
+        old = np.empty(workers, np.int32)
+        for i in range(workers):
+            old[i] = s.workers[first + i].node
+        found = reserve(s, job, now)
+        if found and row.reserved_s >= before_s and not single and before_s > now:
+            drop(s, job)
+            for i in range(workers):
+                s.workers[first + i].node = old[i]
+            hold(s, job, before_pool, before_s)
+            continue
+        if not found:
+            for i in range(workers):
+                s.workers[first + i].node = old[i]
+            hold(s, job, before_pool, max(before_s, now + 1))
+            continue
+        if row.reserved_s != before_s:
+            mark_nodes = True
+        if mark_nodes:
+            for i in range(workers):
+                mark_dirty(s, old[i])
+    cycle.compressed_s = now
+    cycle.freed_early = 0
+
+
+@kernel
+def _overdue(s: State, job: int, now: int) -> bool:
+    return bool(s.jobs[job].reserved_s < now)
+
+

@@ -1,0 +1,255 @@
+"""What fits where, now and later: one node's future, from the running workers' expected ends and the reservations."""
+
+from typing import Any
+
+import numpy as np
+
+from watteau.core.bits import kernel
+from watteau.core.layout import State
+from watteau.domain.units import NEVER_S
+
+
+@kernel
+def expected_end_s(job: Any, now: int) -> int:
+    """When a running job is expected to end, always later than now.
+
+    An estimate that has passed is doubled until it lies ahead (raise on overrun, Tsafrir et al., TPDS 2007), at most
+    to the limit, which is the only thing that kills.
+    """
+    estimate = job.estimate_s
+    end = job.start_s + estimate
+    while end <= now:
+        estimate *= 2
+        if job.limit_s > 0 and estimate >= job.limit_s:
+            return int(max(job.start_s + job.limit_s, now + 1))
+        end = job.start_s + estimate
+    return int(end)
+
+
+@kernel
+def fits_empty_handed(node: Any, gpus: int, cpu_milli: int, memory_mib: int) -> bool:
+    """Whether one worker fits on what the node has free at this moment, future or not."""
+    return bool(node.gpus_free >= gpus and node.cpu_free_milli >= cpu_milli and node.memory_free_mib >= memory_mib)
+
+
+@kernel
+def node_future(s: State, n: int, now: int, skip: int) -> tuple[Any, Any, int]:
+    """The node's free GPUs, CPU and memory from now on, as steps, without the reservation of job `skip`.
+
+    Returns (times [step], free [step, 3], steps); times[0] is now. A GPU that is shared counts as free when the last of
+    its users is expected to end. A reservation that is due but has not started is taken to start now.
+    """
+    node = s.nodes[n]
+    size = 1
+    w = node.running
+    while w >= 0:
+        size += 1
+        w = s.workers[w].next
+    w = node.reserved
+    while w >= 0:
+        size += 2
+        w = s.workers[w].next
+    times = np.empty(size, np.int64)
+    change = np.zeros((size, 3), np.int64)
+    times[0] = now
+    change[0, 0] = node.gpus_free
+    change[0, 1] = node.cpu_free_milli
+    change[0, 2] = node.memory_free_mib
+    count = 1
+    shared_until = np.zeros(node.gpus if node.share_best >= 0 else 0, np.int64)
+    w = node.running
+    while w >= 0:
+        worker = s.workers[w]
+        job = s.jobs[worker.job]
+        shape = s.shapes[job.shape]
+        end = expected_end_s(job, now)
+        times[count] = end
+        if worker.shared_gpu >= 0:
+            shared_until[worker.shared_gpu] = max(shared_until[worker.shared_gpu], end)
+        else:
+            change[count, 0] = shape.gpus
+        change[count, 1] = shape.cpu_milli
+        change[count, 2] = shape.memory_mib
+        count += 1
+        w = worker.next
+    for gpu in range(len(shared_until)):
+        for step in range(1, count):
+            if times[step] == shared_until[gpu]:
+                change[step, 0] += 1
+                break
+    w = node.reserved
+    while w >= 0:
+        worker = s.workers[w]
+        if worker.job != skip:
+            job = s.jobs[worker.job]
+            shape = s.shapes[job.shape]
+            start = max(job.reserved_s, now)
+            gpus = shape.gpus if shape.milli == 0 else 1
+            times[count] = start
+            change[count, 0] = -gpus
+            change[count, 1] = -shape.cpu_milli
+            change[count, 2] = -shape.memory_mib
+            times[count + 1] = start + job.estimate_s
+            change[count + 1, 0] = gpus
+            change[count + 1, 1] = shape.cpu_milli
+            change[count + 1, 2] = shape.memory_mib
+            count += 2
+        w = worker.next
+    return _summed(times, change, count)
+
+
+@kernel
+def _summed(times: Any, change: Any, count: int) -> tuple[Any, Any, int]:
+    # Sort the changes by time, then add them up; changes at one time become one step.
+    free = np.empty((count, 3), np.int64)
+    at = np.empty(count, np.int64)
+    if count <= 24:
+        order = np.arange(count)
+        for i in range(2, count):
+            moving = order[i]
+            j = i
+            while j > 1 and times[order[j - 1]] > times[moving]:
+                order[j] = order[j - 1]
+                j -= 1
+            order[j] = moving
+    else:
+        order = np.argsort(times[:count], kind="mergesort")
+    steps = 0
+    for k in range(count):
+        source = order[k]
+        if steps > 0 and at[steps - 1] == times[source]:
+            for r in range(3):
+                free[steps - 1, r] += change[source, r]
+        else:
+            at[steps] = times[source]
+            for r in range(3):
+                free[steps, r] = change[source, r] + (free[steps - 1, r] if steps > 0 else 0)
+            steps += 1
+    return at, free, steps
+
+
+@kernel
+def fits_until(s: State, n: int, gpus: int, cpu_milli: int, memory_mib: int, now: int, until: int, skip: int) -> bool:
+    """Whether a worker fits on the node from now until a time, without delaying any reservation but that of `skip`."""
+    node = s.nodes[n]
+    if not fits_empty_handed(node, gpus, cpu_milli, memory_mib):
+        return False
+    if node.reserved < 0:
+        return True
+    at, free, steps = node_future(s, n, now, skip)
+    for k in range(steps):
+        if at[k] >= until:
+            break
+        if free[k, 0] < gpus or free[k, 1] < cpu_milli or free[k, 2] < memory_mib:
+            return False
+    return True
+
+
+@kernel
+def longest_fit_s(s: State, n: int, gpus: int, cpu_milli: int, memory_mib: int, now: int) -> int:
+    """For how long from now the node can take a worker before a reservation needs the room; 0: not at all."""
+    node = s.nodes[n]
+    if not fits_empty_handed(node, gpus, cpu_milli, memory_mib):
+        return 0
+    if node.reserved < 0:
+        return NEVER_S
+    at, free, steps = node_future(s, n, now, -1)
+    for k in range(steps):
+        if free[k, 0] < gpus or free[k, 1] < cpu_milli or free[k, 2] < memory_mib:
+            return int(at[k] - now)
+    return NEVER_S
+
+
+@kernel
+def earliest_on_node(
+    s: State, n: int, gpus: int, cpu_milli: int, memory_mib: int, estimate_s: int, now: int, skip: int
+) -> int:
+    """The earliest time from which the node has room for a worker for `estimate_s`, between reservations too."""
+    at, free, steps = node_future(s, n, now, skip)
+    start = NEVER_S
+    for k in range(steps):
+        fits = free[k, 0] >= gpus and free[k, 1] >= cpu_milli and free[k, 2] >= memory_mib
+        if not fits:
+            if start < NEVER_S and at[k] >= start + estimate_s:
+                return start
+            start = NEVER_S
+        elif start == NEVER_S:
+            start = int(at[k])
+    return start
+
+
+@kernel
+def from_when_on_node(s: State, n: int, gpus: int, cpu_milli: int, memory_mib: int, now: int, skip: int) -> int:
+    """The earliest time from which the node has so much free for ever after."""
+    at, free, steps = node_future(s, n, now, skip)
+    start = NEVER_S
+    for k in range(steps - 1, -1, -1):
+        if free[k, 0] < gpus or free[k, 1] < cpu_milli or free[k, 2] < memory_mib:
+            break
+        start = int(at[k])
+    return start
+
+
+@kernel
+def mark_stale(s: State, n: int) -> None:
+    """Note that the node's column of `available_s` no longer holds."""
+    if s.nodes[n].stale == 0:
+        s.nodes[n].stale = 1
+        s.stale[s.cycle[0].stale] = n
+        s.cycle[0].stale += 1
+
+
+@kernel
+def mark_dirty(s: State, n: int) -> None:
+    """Note that more may be free on the node than when the queue was last looked at."""
+    s.cycle[0].epoch += 1
+    if s.nodes[n].dirty == 0:
+        s.nodes[n].dirty = 1
+        s.dirty[s.cycle[0].dirty] = n
+        s.cycle[0].dirty += 1
+
+
+@kernel
+def refresh_available(s: State, now: int) -> None:
+    """Bring `available_s` up to date on the nodes that changed."""
+    for k in range(s.cycle[0].stale):
+        n = s.stale[k]
+        s.nodes[n].stale = 0
+        refresh_node(s, n, now)
+    s.cycle[0].stale = 0
+
+
+@kernel
+def refresh_node(s: State, n: int, now: int) -> None:
+    """Work out from when on 1, 2, ... GPUs stay free on a node. 0 stands for `now and ever since`."""
+    node = s.nodes[n]
+    if node.up == 0:
+        for g in range(node.gpus):
+            s.available_s[g, n] = NEVER_S
+        return
+    at, free, steps = node_future(s, n, now, -1)
+    least = node.gpus
+    g = node.gpus - 1
+    # From the last step backwards: `least` is what stays free from step k on.
+    for k in range(steps - 1, -1, -1):
+        least = min(least, free[k, 0])
+        while g >= least and g >= 0:
+            s.available_s[g, n] = at[k + 1] if k + 1 < steps else NEVER_S
+            g -= 1
+    while g >= 0:
+        s.available_s[g, n] = 0
+        g -= 1
+
+
+@kernel
+def available_from(s: State, n: int, gpus: int, now: int) -> int:
+    """`available_s` for so many GPUs, after making sure that no passed estimate hides in it."""
+    if gpus == 0:
+        return now
+    at = s.available_s[gpus - 1, n]
+    if at <= now:
+        if s.nodes[n].gpus_free < gpus:
+            refresh_node(s, n, now)
+            at = s.available_s[gpus - 1, n]
+        return int(max(at, now))
+    return int(at)

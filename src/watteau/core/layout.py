@@ -1,0 +1,195 @@
+"""The arrays that the core works on: one record type for each noun, and the tuple that holds them all.
+
+Records (and not one array per field) because a decision touches many fields of few rows: one cache line per job.
+Index names: [node], [pool], [site], [tenant], [shape], [job], [worker], [block], [word], [hour].
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+i1, i2, i4, i8, f8 = np.int8, np.int16, np.int32, np.int64, np.float64
+
+#: Job states.
+ABSENT, WAITING, RUNNING, ENDED, REJECTED = range(5)
+
+NODE = np.dtype(
+    [
+        ("pool", i4),
+        ("block", i4),
+        ("word", i4),  # where the node stands in the bit sets
+        ("bit", i4),
+        ("gpus", i4),
+        ("gpus_free", i4),  # GPUs that nobody holds, not even a fraction of
+        ("cpu_free_milli", i8),
+        ("memory_free_mib", i8),
+        ("running", i4),  # first worker of the list of running workers, -1: none
+        ("reserved", i4),  # first worker of the list of reservations, -1: none
+        ("up", i1),  # open, not in an outage, not drained
+        ("stale", i1),  # its column of `available_s` must be worked out again
+        ("dirty", i1),  # more may be free on it than when the queue was last looked at
+        ("share_best", i2),  # most thousandths free on any GPU that is already shared
+    ],
+    align=True,
+)
+POOL = np.dtype(
+    [
+        ("site", i4),
+        ("first_node", i4),
+        ("nodes", i4),
+        ("first_word", i4),
+        ("words", i4),
+        ("first_block", i4),
+        ("blocks", i4),
+        ("gpus", i4),  # per node
+        ("cpu_milli", i8),  # per node
+        ("memory_mib", i8),  # per node
+        ("busy_mw_per_milli", i8),  # power that one thousandth of a GPU adds when held
+        ("node_idle_mw", i8),
+        ("closes_s", i8),  # start of the next planned outage, NEVER_S: none
+        ("reopens_s", i8),
+    ],
+    align=True,
+)
+BLOCK = np.dtype([("first_node", i4), ("nodes", i4), ("pool", i4)], align=True)
+SITE = np.dtype(
+    [
+        ("power_mw", i8),  # IT power of what is open and runs
+        ("limit_mw", i8),  # what the site's limit leaves for IT at this hour's PUE
+        ("power_hold", i1),  # a job that holds a reservation waits for power here
+    ],
+    align=True,
+)
+TENANT = np.dtype(
+    [
+        ("parent", i4),  # -1 at the root
+        ("first_child", i4),
+        ("children", i4),
+        ("share", i8),
+        ("quota_milli", i8),  # -1: none
+        ("used_milli", i8),  # of the subtree
+        ("rank", i8),
+        ("waiting_on_quota", i4),
+        ("weighted_past", f8),  # see order.py: decayed use = weighted_past + running * weight(now)
+        ("running_gpus", f8),
+        ("usage", f8),
+    ],
+    align=True,
+)
+SHAPE = np.dtype(
+    [
+        ("workers", i4),
+        ("gpus", i4),  # whole GPUs per worker
+        ("milli", i4),  # thousandths of one shared GPU per worker; then gpus is 0
+        ("topology", i1),
+        ("verdict", i2),  # a Reason: 0 when the shape fits the open fleet when that is empty
+        ("cpu_milli", i8),
+        ("memory_mib", i8),
+        ("total_milli", i8),
+        ("failed_estimate_s", i8),  # with this estimate or a longer one the shape did not fit ...
+        ("failed_epoch", i8),  # ... since this epoch, in which nothing has been freed
+        ("failed_reason", i2),
+        ("longest_s", i8),  # longest estimate that the nodes freed in ...
+        ("longest_epoch", i8),  # ... this epoch could take
+    ],
+    align=True,
+)
+JOB = np.dtype(
+    [
+        ("submit_s", i8),
+        ("estimate_s", i8),
+        ("limit_s", i8),
+        ("start_s", i8),
+        ("end_s", i8),
+        ("reserved_s", i8),  # promised start, NEVER_S: no reservation
+        ("first_worker", i4),
+        ("shape", i4),
+        ("tenant", i4),
+        ("pool", i4),
+        ("priority_class", i2),
+        ("reason", i2),
+        ("state", i1),
+    ],
+    align=True,
+)
+WORKER = np.dtype([("node", i4), ("job", i4), ("next", i4), ("previous", i4), ("shared_gpu", i2)], align=True)
+QUEUED = np.dtype([("key", i8), ("estimate_s", i8), ("job", i4), ("shape", i4)], align=True)
+LOGGED = np.dtype([("at_s", i8), ("job", i4), ("reason", i2)], align=True)
+POLICY = np.dtype(
+    [
+        ("reservations", i8),
+        ("fair", i1),
+        ("fragmentation", i1),
+        ("half_life_s", i8),
+        ("rank_every_s", i8),
+        ("compress_every_s", i8),
+        ("step_budget", i8),
+    ],
+    align=True,
+)
+CYCLE = np.dtype(
+    [
+        ("now_s", i8),
+        ("hour", i8),  # index into the outlook
+        ("hour_zero", i8),  # the first hour of the outlook, in hours since 1970
+        ("queue_head", i8),
+        ("queue_tail", i8),
+        ("waiting", i8),
+        ("planned", i8),  # reservations held
+        ("epoch", i8),  # rises whenever something is freed
+        ("dirty", i8),
+        ("stale", i8),
+        ("scan_all", i1),  # every waiting job must be tried again
+        ("freed_early", i1),  # something was freed before its time: reservations may move forward
+        ("compressed_s", i8),
+        ("ranked_s", i8),
+        ("weight_zero_s", i8),  # the moment at which the decay weight is 1
+        ("cpu_binds", i1),  # some shape asks for more CPU or memory than its GPUs' even share
+        ("power_binds", i1),
+        ("blocked", i1),  # strict order: the first job did not fit and nothing was freed since
+        ("first_worker_free", i8),
+        ("started", i8),
+        ("logged", i8),
+        ("logged_lost", i8),
+        ("overflow", i1),
+        ("wake_s", i8),
+    ],
+    align=True,
+)
+
+
+class State(NamedTuple):
+    """Everything `step` reads and changes. One owner; `step` is the only mutator. Arrays as in the record types."""
+
+    cycle: Any  # [1] CYCLE
+    policy: Any  # [1] POLICY
+    sites: Any  # [site] SITE
+    pools: Any  # [pool] POOL
+    blocks: Any  # [block] BLOCK
+    nodes: Any  # [node] NODE
+    tenants: Any  # [tenant] TENANT
+    children: Any  # int32 [tenant - 1]: children of each tenant, in order of their parent
+    shapes: Any  # [shape] SHAPE
+    shape_pools: Any  # int8 [shape, pool]: 1 where the shape may run
+    jobs: Any  # [job] JOB, in the order of (submit, id): the row breaks ties
+    workers: Any  # [worker] WORKER
+    word_node: Any  # int32 [word]: the node at bit 0
+    open_nodes: Any  # int64 [GPUs free, word]: up, without reservations
+    held_nodes: Any  # int64 [GPUs free, word]: up, with reservations
+    open_count: Any  # int32 [pool, GPUs free]
+    held_count: Any  # int32 [pool, GPUs free]
+    available_s: Any  # int64 [GPUs - 1, node]: from when on so many GPUs stay free
+    shared_free: Any  # int16 [node, GPU]: thousandths free on a shared GPU, -1: the GPU is not shared
+    queue: Any  # [position] QUEUED, between queue_head and queue_tail; shape -1: gone
+    plan: Any  # int32 [reservation]: jobs in the order of the queue
+    dirty: Any  # int32 [node]
+    stale: Any  # int32 [node]
+    started: Any  # int32 [.]: jobs that this step started
+    logged: Any  # [.] LOGGED: every change of a waiting job's reason
+    limit_mw: Any  # int64 [site, hour]: outlook
+    preference: Any  # int32 [hour, pool]: outlook, pools in the order in which they are tried
+    typical: Any  # float64 [typical task, 5]: share, whole GPUs, thousandths, CPU milli, memory MiB (see score.py)
+    typical_pools: Any  # int8 [typical task, pool]
+    scratch_node: Any  # int32 [node]
+    scratch_take: Any  # int32 [node]
+    scratch_s: Any  # int64 [node * GPUs]

@@ -1,0 +1,520 @@
+"""Placing: which nodes a job gets now, all of its gang or nothing; taking them, and giving them back.
+
+A worker goes first into a gap in front of a reservation (nothing else can use it), then to the node that it leaves
+fullest (best fit); ties go to the lowest node. A gang goes to the smallest block that holds it, else to as few blocks
+as possible, always inside one pool.
+"""
+
+from typing import Any
+
+from watteau.core.bits import kernel, lowest_bit
+from watteau.core.feasible import expected_end_s, fits_empty_handed, fits_until, mark_dirty, mark_stale, node_future
+from watteau.core.layout import ENDED, RUNNING, State
+from watteau.core.order import charge
+from watteau.domain.decisions import Reason
+
+_CAPACITY = int(Reason.CAPACITY)
+_TOPOLOGY = int(Reason.TOPOLOGY)
+_BEHIND_OTHERS = int(Reason.BEHIND_OTHERS)
+_OUTAGE_AHEAD = int(Reason.OUTAGE_AHEAD)
+_SITE_POWER = int(Reason.SITE_POWER)
+_ONE_BLOCK_REQUIRED = 2
+
+
+@kernel
+def enlist(s: State, n: int) -> None:
+    """Put a node into the bit sets under the GPUs it has free."""
+    node = s.nodes[n]
+    if node.up == 0:
+        return
+    k = node.gpus_free
+    if node.reserved < 0:
+        s.open_nodes[k, node.word] |= 1 << node.bit
+        s.open_count[node.pool, k] += 1
+    else:
+        s.held_nodes[k, node.word] |= 1 << node.bit
+        s.held_count[node.pool, k] += 1
+
+
+@kernel
+def delist(s: State, n: int) -> None:
+    """Take a node out of the bit sets; to be followed by a change and `enlist`."""
+    node = s.nodes[n]
+    if node.up == 0:
+        return
+    k = node.gpus_free
+    if node.reserved < 0:
+        s.open_nodes[k, node.word] ^= 1 << node.bit
+        s.open_count[node.pool, k] -= 1
+    else:
+        s.held_nodes[k, node.word] ^= 1 << node.bit
+        s.held_count[node.pool, k] -= 1
+
+
+@kernel
+def link_running(s: State, w: int, n: int) -> None:
+    """Put a worker at the front of a node's list of running workers."""
+    first = s.nodes[n].running
+    s.workers[w].node = n
+    s.workers[w].next = first
+    s.workers[w].previous = -1
+    if first >= 0:
+        s.workers[first].previous = w
+    s.nodes[n].running = w
+
+
+@kernel
+def unlink_running(s: State, w: int) -> None:
+    """Take a worker out of its node's list of running workers."""
+    worker = s.workers[w]
+    if worker.previous >= 0:
+        s.workers[worker.previous].next = worker.next
+    else:
+        s.nodes[worker.node].running = worker.next
+    if worker.next >= 0:
+        s.workers[worker.next].previous = worker.previous
+
+
+@kernel
+def take(s: State, w: int, n: int, shape: Any) -> None:
+    """Give a node's room to one worker."""
+    node = s.nodes[n]
+    delist(s, n)
+    worker = s.workers[w]
+    worker.shared_gpu = -1
+    if shape.milli > 0:
+        _take_fraction(s, n, w, shape.milli)
+    else:
+        node.gpus_free -= shape.gpus
+    node.cpu_free_milli -= shape.cpu_milli
+    node.memory_free_mib -= shape.memory_mib
+    link_running(s, w, n)
+    enlist(s, n)
+    mark_stale(s, n)
+
+
+@kernel
+def give_back(s: State, w: int, shape: Any) -> None:
+    """Return a worker's room to its node."""
+    n = s.workers[w].node
+    node = s.nodes[n]
+    delist(s, n)
+    unlink_running(s, w)
+    gpu = s.workers[w].shared_gpu
+    if gpu >= 0:
+        s.shared_free[n, gpu] += shape.milli
+        if s.shared_free[n, gpu] == 1000:  # its last user has gone: a whole GPU again
+            s.shared_free[n, gpu] = -1
+            node.gpus_free += 1
+        _find_best_share(s, n)
+    else:
+        node.gpus_free += shape.gpus
+    node.cpu_free_milli += shape.cpu_milli
+    node.memory_free_mib += shape.memory_mib
+    enlist(s, n)
+    mark_stale(s, n)
+    mark_dirty(s, n)
+
+
+@kernel
+def _take_fraction(s: State, n: int, w: int, milli: int) -> None:
+    # The fullest shared GPU that still has room; a fresh GPU only when there is none.
+    node = s.nodes[n]
+    best = -1
+    for gpu in range(node.gpus):
+        free = s.shared_free[n, gpu]
+        if free >= milli and (best < 0 or free < s.shared_free[n, best]):
+            best = gpu
+    if best < 0:
+        for gpu in range(node.gpus):
+            if s.shared_free[n, gpu] < 0:
+                best = gpu
+                break
+        s.shared_free[n, best] = 1000
+        node.gpus_free -= 1
+    s.shared_free[n, best] -= milli
+    s.workers[w].shared_gpu = best
+    _find_best_share(s, n)
+
+
+@kernel
+def _find_best_share(s: State, n: int) -> None:
+    best = -1
+    for gpu in range(s.nodes[n].gpus):
+        best = max(best, s.shared_free[n, gpu])
+    s.nodes[n].share_best = best
+
+
+@kernel
+def commit(s: State, job: int, pool: int, now: int) -> None:
+    """Book a job whose workers have all been placed: it runs from now."""
+    row = s.jobs[job]
+    shape = s.shapes[row.shape]
+    row.state = RUNNING
+    row.start_s = now
+    row.pool = pool
+    row.reason = 0
+    s.sites[s.pools[pool].site].power_mw += shape.total_milli * s.pools[pool].busy_mw_per_milli
+    charge(s, row.tenant, shape.total_milli, 1, now)
+    s.started[s.cycle[0].started] = job
+    s.cycle[0].started += 1
+
+
+@kernel
+def end_job(s: State, job: int, now: int) -> None:
+    """A running job has ended: give everything back."""
+    row = s.jobs[job]
+    if row.state != RUNNING:
+        return
+    shape = s.shapes[row.shape]
+    for w in range(row.first_worker, row.first_worker + shape.workers):
+        give_back(s, w, shape)
+    row.state = ENDED
+    row.end_s = now
+    if now < row.start_s + row.estimate_s:
+        s.cycle[0].freed_early = 1
+    s.sites[s.pools[row.pool].site].power_mw -= shape.total_milli * s.pools[row.pool].busy_mw_per_milli
+    charge(s, row.tenant, shape.total_milli, -1, now)
+    up = row.tenant
+    while up >= 0:
+        if s.tenants[up].waiting_on_quota > 0:
+            s.cycle[0].scan_all = 1
+            s.tenants[up].waiting_on_quota = 0
+        up = s.tenants[up].parent
+
+
+@kernel
+def place_now(s: State, job: int, now: int, skip: int) -> int:
+    """Start the job if its gang fits somewhere without delaying a reservation (but its own, when `skip` is the job).
+
+    Returns 0 when it runs, else the Reason why it does not.
+    """
+    row = s.jobs[job]
+    shape = s.shapes[row.shape]
+    why = 0
+    for choice in range(len(s.pools)):
+        p = s.preference[s.cycle[0].hour, choice]
+        if s.shape_pools[row.shape, p] == 0:
+            continue
+        pool = s.pools[p]
+        if now + row.estimate_s > pool.closes_s:
+            why = max(why, _OUTAGE_AHEAD)
+            continue
+        site = s.sites[pool.site]
+        if site.power_hold and skip < 0:
+            why = max(why, _BEHIND_OTHERS)
+            continue
+        if site.power_mw + shape.total_milli * pool.busy_mw_per_milli > site.limit_mw:
+            s.cycle[0].power_binds = 1
+            if skip >= 0:
+                site.power_hold = 1
+            why = max(why, _SITE_POWER)
+            continue
+        if shape.workers == 1:
+            n = find_node(s, p, shape, now, now + row.estimate_s, skip)
+            if n >= 0:
+                take(s, row.first_worker, n, shape)
+                commit(s, job, p, now)
+                return 0
+            why = max(why, _why_not_one(s, p, shape))
+        else:
+            outcome = _place_gang(s, row, shape, p, now, skip)
+            if outcome == 0:
+                commit(s, job, p, now)
+                return 0
+            why = max(why, outcome)
+    return int(why) if why else _CAPACITY
+
+
+@kernel
+def _why_not_one(s: State, p: int, shape: Any) -> int:
+    # Room that is free but promised means "behind others"; no room means capacity. Only for the wording.
+    if shape.milli == 0 and shape.gpus > 0:
+        for k in range(shape.gpus, s.pools[p].gpus + 1):
+            if s.held_count[p, k] > 0:
+                return _BEHIND_OTHERS
+    return _CAPACITY
+
+
+@kernel
+def find_node(s: State, p: int, shape: Any, now: int, until: int, skip: int) -> int:
+    """The node for a single worker in a pool, or -1."""
+    if shape.milli > 0:
+        return _find_fraction(s, p, shape, now, until, skip)
+    pool = s.pools[p]
+    for k in range(shape.gpus, pool.gpus + 1):
+        left = s.held_count[p, k]
+        if left > 0:
+            for word in range(pool.first_word, pool.first_word + pool.words):
+                bits = s.held_nodes[k, word]
+                while bits:
+                    n = s.word_node[word] + lowest_bit(bits)
+                    bits &= bits - 1
+                    if fits_until(s, n, shape.gpus, shape.cpu_milli, shape.memory_mib, now, until, skip):
+                        return n
+                    left -= 1
+                if left == 0:
+                    break
+    for k in range(shape.gpus, pool.gpus + 1):
+        left = s.open_count[p, k]
+        if left > 0:
+            for word in range(pool.first_word, pool.first_word + pool.words):
+                bits = s.open_nodes[k, word]
+                while bits:
+                    n = s.word_node[word] + lowest_bit(bits)
+                    bits &= bits - 1
+                    if fits_empty_handed(s.nodes[n], shape.gpus, shape.cpu_milli, shape.memory_mib):
+                        return n
+                    left -= 1
+                if left == 0:
+                    break
+    return -1
+
+
+@kernel
+def _find_fraction(s: State, p: int, shape: Any, now: int, until: int, skip: int) -> int:
+    # The GPU that is left with the least, then a fresh GPU on the node with the fewest free; ties: lowest node.
+    pool = s.pools[p]
+    best = -1
+    best_left = 1 << 40
+    for n in range(pool.first_node, pool.first_node + pool.nodes):
+        node = s.nodes[n]
+        if node.up == 0 or node.cpu_free_milli < shape.cpu_milli or node.memory_free_mib < shape.memory_mib:
+            continue
+        left = 1 << 40
+        if node.share_best >= shape.milli:
+            for gpu in range(node.gpus):
+                free = s.shared_free[n, gpu]
+                if free >= shape.milli:
+                    left = min(left, free - shape.milli)
+        elif node.gpus_free > 0:
+            left = 1000 * node.gpus_free
+        if left < best_left and fraction_fits_until(s, n, shape, now, until, skip):
+            best = n
+            best_left = left
+    return best
+
+
+@kernel
+def fraction_fits_until(s: State, n: int, shape: Any, now: int, until: int, skip: int) -> bool:
+    """Whether a fraction of a GPU fits on the node until then without delaying a reservation.
+
+    It may sit on a GPU that is shared already; that GPU then comes free later, which must harm nobody.
+    """
+    node = s.nodes[n]
+    if node.reserved < 0:
+        return True
+    since = _share_ends_s(s, n, shape.milli, now) if node.share_best >= shape.milli else now
+    at, free, steps = node_future(s, n, now, skip)
+    for k in range(steps):
+        if at[k] >= until:
+            break
+        # The fraction costs a whole GPU from the time at which its GPU would have been whole again.
+        lasts_past = k + 1 == steps or at[k + 1] > since
+        gpus = 1 if until > since and lasts_past else 0
+        if free[k, 0] < gpus or free[k, 1] < shape.cpu_milli or free[k, 2] < shape.memory_mib:
+            return False
+    return True
+
+
+@kernel
+def _share_ends_s(s: State, n: int, milli: int, now: int) -> int:
+    # When the shared GPU that _take_fraction would choose is expected to be whole again.
+    best = -1
+    for gpu in range(s.nodes[n].gpus):
+        free = s.shared_free[n, gpu]
+        if free >= milli and (best < 0 or free < s.shared_free[n, best]):
+            best = gpu
+    ends = now
+    w = s.nodes[n].running
+    while w >= 0:
+        if s.workers[w].shared_gpu == best:
+            ends = max(ends, expected_end_s(s.jobs[s.workers[w].job], now))
+        w = s.workers[w].next
+    return int(ends)
+
+
+@kernel
+def free_workers_bound(s: State, p: int, gpus: int) -> int:
+    """At most so many workers of so many GPUs fit in the pool now: by GPUs alone, reservations ignored."""
+    total = 0
+    for k in range(gpus, s.pools[p].gpus + 1):
+        total += (s.open_count[p, k] + s.held_count[p, k]) * (k // gpus)
+    return total
+
+
+@kernel
+def _place_gang(s: State, row: Any, shape: Any, p: int, now: int, skip: int) -> int:
+    if shape.milli > 0 or shape.gpus == 0:
+        return _place_one_by_one(s, row, shape, p, now, skip)
+    if free_workers_bound(s, p, shape.gpus) < shape.workers:
+        return _CAPACITY
+    pool = s.pools[p]
+    until = now + row.estimate_s
+    total = 0
+    for n in range(pool.first_node, pool.first_node + pool.nodes):
+        room = 0
+        if s.nodes[n].up and s.nodes[n].gpus_free >= shape.gpus:
+            room = workers_on_node_now(s, n, shape, now, until, skip)
+        s.scratch_take[n] = room
+        total += room
+    if total < shape.workers:
+        return _BEHIND_OTHERS
+    chosen = choose_nodes(s, p, shape, False)
+    if chosen < 0:
+        return _TOPOLOGY
+    for i in range(chosen):
+        take(s, row.first_worker + i, s.scratch_node[i], shape)
+    return 0
+
+
+@kernel
+def workers_on_node_now(s: State, n: int, shape: Any, now: int, until: int, skip: int) -> int:
+    """How many of the gang's workers fit on a node until then, all at once."""
+    node = s.nodes[n]
+    most = node.gpus_free // shape.gpus
+    if shape.cpu_milli > 0:
+        most = min(most, node.cpu_free_milli // shape.cpu_milli)
+    if shape.memory_mib > 0:
+        most = min(most, node.memory_free_mib // shape.memory_mib)
+    most = min(most, shape.workers)
+    while most > 0 and not fits_until(
+        s, n, most * shape.gpus, most * shape.cpu_milli, most * shape.memory_mib, now, until, skip
+    ):
+        most -= 1
+    return int(most)
+
+
+@kernel
+def choose_nodes(s: State, p: int, shape: Any, latest_first: bool) -> int:
+    """Pick the gang's nodes from `scratch_take` (workers that fit on each node of the pool).
+
+    Writes one node per worker to `scratch_node`; returns the number of workers, or -1 when the gang must sit in one
+    block and none is large enough. `latest_first` prefers the nodes that come free last (for reservations: what comes
+    free earlier stays open to others).
+    """
+    pool = s.pools[p]
+    best = -1
+    best_room = 1 << 40
+    for b in range(pool.first_block, pool.first_block + pool.blocks):
+        room = _block_room(s, b)
+        if room >= shape.workers and room < best_room:
+            best = b
+            best_room = room
+    if best >= 0:
+        _fill_block(s, best, shape, 0, shape.workers, latest_first)
+        return int(shape.workers)
+    if shape.topology == _ONE_BLOCK_REQUIRED:
+        return -1
+    done = 0
+    while done < shape.workers:
+        best = -1
+        best_room = 0
+        for b in range(pool.first_block, pool.first_block + pool.blocks):
+            room = _block_room(s, b)
+            if room >= shape.workers - done and (best_room < shape.workers - done or room < best_room):
+                best = b  # holds the rest: the smallest of those
+                best_room = room
+            elif room > best_room and best_room < shape.workers - done:
+                best = b  # none holds the rest yet: the largest
+                best_room = room
+        count = min(best_room, shape.workers - done)
+        _fill_block(s, best, shape, done, count, latest_first)
+        done += count
+    return int(done)
+
+
+@kernel
+def _block_room(s: State, b: int) -> int:
+    first = s.blocks[b].first_node
+    room = 0
+    for n in range(first, first + s.blocks[b].nodes):
+        room += s.scratch_take[n]
+    return room
+
+
+@kernel
+def _fill_block(s: State, b: int, shape: Any, done: int, count: int, latest_first: bool) -> None:
+    # Few nodes for the gang: the largest room first, and for the rest the smallest room that holds it.
+    first = s.blocks[b].first_node
+    last = first + s.blocks[b].nodes
+    while count > 0:
+        best = -1
+        best_take = 0
+        best_at = 0
+        for n in range(first, last):
+            room = min(s.scratch_take[n], count)
+            if room == 0:
+                continue
+            at = s.available_s[room * shape.gpus - 1, n] if latest_first else 0
+            spare = s.scratch_take[n] - room
+            if (
+                best < 0
+                or room > best_take
+                or (room == best_take and at > best_at)
+                or (room == best_take and at == best_at and spare < s.scratch_take[best] - best_take)
+            ):
+                best = n
+                best_take = room
+                best_at = at
+        for _ in range(best_take):
+            s.scratch_node[done] = best
+            done += 1
+        count -= best_take
+        s.scratch_take[best] = 0
+
+
+@kernel
+def _place_one_by_one(s: State, row: Any, shape: Any, p: int, now: int, skip: int) -> int:
+    # Gangs of fractions or of CPU-only workers: blocks do not matter to them.
+    until = now + row.estimate_s
+    for i in range(shape.workers):
+        n = find_node(s, p, shape, now, until, skip)
+        if n < 0:
+            for undo in range(i):
+                give_back(s, row.first_worker + undo, shape)
+            return _CAPACITY
+        take(s, row.first_worker + i, n, shape)
+    return 0
+
+
+@kernel
+def start_where_promised(s: State, job: int, now: int) -> bool:
+    """Start a job on the nodes of its reservation, which `drop` has released but which its workers still name."""
+    row = s.jobs[job]
+    shape = s.shapes[row.shape]
+    pool = s.pools[row.pool]
+    site = s.sites[pool.site]
+    until = now + row.estimate_s
+    if until > pool.closes_s:
+        return False
+    if site.power_mw + shape.total_milli * pool.busy_mw_per_milli > site.limit_mw:
+        s.cycle[0].power_binds = 1
+        site.power_hold = 1
+        return False
+    first = row.first_worker
+    last = first + shape.workers
+    w = first
+    while w < last:  # workers on one node follow each other
+        n = s.workers[w].node
+        together = 1
+        while w + together < last and s.workers[w + together].node == n:
+            together += 1
+        if s.nodes[n].up == 0 or not _fits_together(s, n, shape, together, now, until):
+            return False
+        w += together
+    for w in range(first, last):
+        take(s, w, s.workers[w].node, shape)
+    commit(s, job, row.pool, now)
+    return True
+
+
+@kernel
+def _fits_together(s: State, n: int, shape: Any, together: int, now: int, until: int) -> bool:
+    if shape.milli > 0:  # promised a whole GPU each
+        return fits_until(
+            s, n, together, together * shape.cpu_milli, together * shape.memory_mib, now, until, -1
+        )
+    return fits_until(
+        s, n, together * shape.gpus, together * shape.cpu_milli, together * shape.memory_mib, now, until, -1
+    )

@@ -1,0 +1,418 @@
+"""Builds the core's arrays from a fleet, the shapes that are asked for and a policy; and reads them back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watteau.core import layout
+from watteau.core.bits import WORD_BITS
+from watteau.core.layout import State
+from watteau.core.step import judge_shapes
+from watteau.domain.decisions import Reason
+from watteau.domain.errors import InvariantBroken
+from watteau.domain.fleet import Fleet
+from watteau.domain.jobs import Shape, Topology
+from watteau.domain.policy import Order, Policy, Scoring
+from watteau.domain.units import (
+    GPU_MILLI,
+    HOUR_S,
+    NEVER_S,
+    Float64Array,
+    Int32Array,
+    Int64Array,
+    to_epoch_s,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is expected hour by hour, from `first_hour_s` on; the last hour holds for ever after."""
+
+    first_hour_s: int
+    pue: Float64Array  # [site, hour]
+
+    @staticmethod
+    def constant(fleet: Fleet) -> "Outlook":
+        """Every site at its lowest PUE, for ever."""
+        return Outlook(0, np.array([[min(site.pue.value)] for site in fleet.sites], dtype=np.float64))
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityChange:
+    """Nodes [first, first + count) of the state open or close at a time."""
+
+    at_s: int
+    first_node: int
+    count: int
+    up: bool
+
+
+def cut(shape: Shape, gpus_per_node: int) -> Shape:
+    """A divisible shape as a gang of equal workers, as large as a node allows; other shapes as they are."""
+    if not shape.divisible:
+        return shape
+    if shape.gpu_milli <= gpus_per_node * GPU_MILLI:
+        return replace(shape, divisible=False)
+    gpus = shape.gpu_milli // GPU_MILLI
+    workers = next(w for w in range(-(-gpus // gpus_per_node), gpus + 1) if gpus % w == 0)
+    return replace(
+        shape,
+        workers=workers,
+        gpu_milli=shape.gpu_milli // workers,
+        cpu_milli=-(-shape.cpu_milli // workers),
+        memory_mib=-(-shape.memory_mib // workers),
+        divisible=False,
+    )
+
+
+def cut_for_fleet(shapes: Sequence[Shape], fleet: Fleet) -> tuple[Shape, ...]:
+    """Every shape as the fleet will run it: divisible ones are cut by the largest node that they may use."""
+    result = []
+    for shape in shapes:
+        nodes = [pool.gpus_per_node for _, pool in _allowed(shape, fleet)]
+        result.append(cut(shape, max(nodes)) if nodes else replace(shape, divisible=False))
+    return tuple(result)
+
+
+def _allowed(shape: Shape, fleet: Fleet) -> list[tuple[int, object]]:
+    return [
+        (index, pool)
+        for index, (site, pool) in enumerate(fleet.pools())
+        if (not shape.gpu_models or pool.gpu_model in shape.gpu_models) and (not shape.sites or site.id in shape.sites)
+    ]
+
+
+def build_state(
+    fleet: Fleet,
+    shapes: Sequence[Shape],
+    policy: Policy,
+    *,
+    jobs: int,
+    workers: int,
+    queue: int = 1 << 14,
+    log: int = 0,
+    outlook: Outlook | None = None,
+    typical: Sequence[tuple[float, Shape]] = (),
+) -> State:
+    """Empty arrays for a fleet: all nodes closed (see `capacity_changes`), no job known, room for so many.
+
+    `shapes` are final (see `cut_for_fleet`); `typical` is the mix of tasks that fragmentation is measured against.
+    Raises InvariantBroken when a shape is still divisible.
+    """
+    if any(shape.divisible for shape in shapes):
+        raise InvariantBroken("cut divisible shapes before the state is built")
+    outlook = outlook or Outlook.constant(fleet)
+    pools = list(fleet.pools())
+    site_of = {site.id: index for index, site in enumerate(fleet.sites)}
+    pool_rows = _records(len(pools), layout.POOL)
+    nodes_total = sum(site.nodes(pool.id) for site, pool in pools)
+    blocks_total = sum(-(-site.nodes(pool.id) // pool.nodes_per_block) for site, pool in pools)
+    node_rows = _records(nodes_total, layout.NODE)
+    block_rows = _records(blocks_total, layout.BLOCK)
+    word_node: list[int] = []
+    node = block = 0
+    for index, (site, pool) in enumerate(pools):
+        row = pool_rows[index]
+        count = site.nodes(pool.id)
+        row.site = site_of[site.id]
+        row.first_node, row.nodes, row.first_word, row.first_block = node, count, len(word_node), block
+        row.gpus = pool.gpus_per_node
+        row.cpu_milli = pool.cpu_cores * 1000
+        row.memory_mib = pool.memory_gib * 1024
+        row.busy_mw_per_milli = round((pool.node_typical_w - pool.node_idle_w) / pool.gpus_per_node)
+        row.node_idle_mw = pool.node_idle_w * 1000
+        row.closes_s = row.reopens_s = NEVER_S
+        for start in range(0, count, pool.nodes_per_block):
+            size = min(pool.nodes_per_block, count - start)
+            block_rows[block] = (node, size, index)
+            for word_start in range(0, size, WORD_BITS):
+                word_node.append(node)
+                for bit in range(min(WORD_BITS, size - word_start)):
+                    it = node_rows[node]
+                    it.pool, it.block, it.word, it.bit = index, block, len(word_node) - 1, bit
+                    node += 1
+            block += 1
+        row.words = len(word_node) - row.first_word
+        row.blocks = block - row.first_block
+        its_nodes = node_rows[row.first_node : node]
+        its_nodes["gpus"] = its_nodes["gpus_free"] = pool.gpus_per_node
+        its_nodes["cpu_free_milli"] = row.cpu_milli
+        its_nodes["memory_free_mib"] = row.memory_mib
+        its_nodes["running"] = its_nodes["reserved"] = its_nodes["share_best"] = -1
+    most_gpus = max((pool.gpus_per_node for _, pool in pools), default=1)
+    shape_rows, shape_pools = _shape_rows(shapes, fleet)
+    tenant_rows, children = _tenant_rows(fleet)
+    cycle = _records(1, layout.CYCLE)
+    cycle[0].now_s = -NEVER_S
+    cycle[0].hour = -1
+    cycle[0].hour_zero = outlook.first_hour_s // HOUR_S
+    cycle[0].compressed_s = cycle[0].ranked_s = -NEVER_S
+    cycle[0].weight_zero_s = outlook.first_hour_s
+    limits_kw = np.array([[site.power_limit_kw] for site in fleet.sites], dtype=np.float64)
+    # Sites are tried in the order of the energy that a GPU-hour costs there: one shared supply, so PUE decides.
+    pue_of_pool = outlook.pue[[site_of[site.id] for site, _ in pools], :]
+    typical_rows = np.array(
+        [
+            (share, *_gpu_split(shape), shape.cpu_milli, shape.memory_mib)
+            for share, shape in typical
+        ],
+        dtype=np.float64,
+    ).reshape(-1, 5)
+    scratch = max(nodes_total, len(tenant_rows), max((shape.workers for shape in shapes), default=1)) + 1
+    state = State(
+        cycle=cycle,
+        policy=_policy_row(policy),
+        sites=_records(len(fleet.sites), layout.SITE),
+        pools=pool_rows,
+        blocks=block_rows,
+        nodes=node_rows,
+        tenants=tenant_rows,
+        children=children,
+        shapes=shape_rows,
+        shape_pools=shape_pools,
+        jobs=_records(jobs, layout.JOB),
+        workers=_records(workers, layout.WORKER),
+        word_node=np.array(word_node, dtype=np.int32),
+        open_nodes=np.zeros((most_gpus + 1, len(word_node)), dtype=np.int64),
+        held_nodes=np.zeros((most_gpus + 1, len(word_node)), dtype=np.int64),
+        open_count=np.zeros((len(pools), most_gpus + 1), dtype=np.int32),
+        held_count=np.zeros((len(pools), most_gpus + 1), dtype=np.int32),
+        available_s=np.full((most_gpus, nodes_total), NEVER_S, dtype=np.int64),
+        shared_free=np.full((nodes_total, most_gpus), -1, dtype=np.int16),
+        queue=_records(queue, layout.QUEUED),
+        plan=np.zeros(queue, dtype=np.int32),
+        dirty=np.zeros(nodes_total, dtype=np.int32),
+        stale=np.zeros(nodes_total, dtype=np.int32),
+        started=np.zeros(queue, dtype=np.int32),
+        logged=_records(log, layout.LOGGED),
+        limit_mw=(limits_kw * 1e6 / outlook.pue).astype(np.int64),
+        preference=np.argsort(pue_of_pool, axis=0, kind="stable").T.astype(np.int32).copy(),
+        typical=typical_rows,
+        typical_pools=_shape_rows([shape for _, shape in typical], fleet)[1],
+        scratch_node=np.zeros(scratch, dtype=np.int32),
+        scratch_take=np.zeros(scratch, dtype=np.int32),
+        scratch_s=np.zeros(1, dtype=np.int64),
+    )
+    cycle[0].cpu_binds = _cpu_binds(state)
+    judge_shapes(state)
+    return state
+
+
+def grow_queue(state: State, room: int) -> State:
+    """The same state with room for at least `room` waiting jobs."""
+    if room <= len(state.queue):
+        return state
+    queue = _records(room, layout.QUEUED)
+    queue[: len(state.queue)] = state.queue
+    plan = np.zeros(room, dtype=np.int32)
+    plan[: len(state.plan)] = state.plan
+    return state._replace(queue=queue, plan=plan, started=np.zeros(room, dtype=np.int32))
+
+
+def capacity_changes(fleet: Fleet, state: State) -> list[CapacityChange]:
+    """Every opening of a phase and every planned outage, sorted by time (closing before opening)."""
+    changes = []
+    pools = list(fleet.pools())
+    for index, (site, pool) in enumerate(pools):
+        first = int(state.pools[index]["first_node"])
+        outages = [
+            (to_epoch_s(o.start), to_epoch_s(o.end)) for o in site.outages if not o.pools or pool.id in o.pools
+        ]
+        for phase in sorted(site.phases, key=lambda phase: phase.opens):
+            count = sum(nodes for pool_id, nodes in phase.nodes if pool_id == pool.id)
+            opens = to_epoch_s(phase.opens)
+            if count:
+                if not any(start <= opens < end for start, end in outages):
+                    changes.append(CapacityChange(opens, first, count, True))
+                for start, end in outages:
+                    if start > opens:
+                        changes.append(CapacityChange(start, first, count, False))
+                    if end > opens:
+                        changes.append(CapacityChange(end, first, count, True))
+                first += count
+    return sorted(changes, key=lambda change: (change.at_s, change.up, change.first_node))
+
+
+def outage_windows(fleet: Fleet) -> list[tuple[int, int, int]]:
+    """(start_s, end_s, pool) of every planned outage, sorted."""
+    return sorted(
+        (to_epoch_s(outage.start), to_epoch_s(outage.end), index)
+        for index, (site, pool) in enumerate(fleet.pools())
+        for outage in site.outages
+        if not outage.pools or pool.id in outage.pools
+    )
+
+
+def announce_outages(state: State, windows: Sequence[tuple[int, int, int]], now_s: int) -> None:
+    """Tell each pool its next planned outage, so that no job starts that would still run when it begins."""
+    state.pools["closes_s"] = NEVER_S
+    state.pools["reopens_s"] = NEVER_S
+    for start, end, pool in reversed(windows):
+        if start > now_s:
+            state.pools["closes_s"][pool] = start
+            state.pools["reopens_s"][pool] = end
+
+
+def _records(count: int, dtype: np.dtype[np.void]) -> NDArray[np.void]:
+    return np.zeros(count, dtype=dtype).view(np.recarray)
+
+
+def _policy_row(policy: Policy) -> NDArray[np.void]:
+    row = _records(1, layout.POLICY)
+    row[0].reservations = policy.reservations
+    row[0].fair = policy.order is Order.FAIR_TREE
+    row[0].fragmentation = policy.scoring is Scoring.FRAGMENTATION_GRADIENT
+    row[0].half_life_s = policy.half_life_s
+    row[0].rank_every_s = policy.rank_every_s
+    row[0].compress_every_s = policy.compress_every_s
+    row[0].step_budget = policy.step_budget
+    return row
+
+
+def _gpu_split(shape: Shape) -> tuple[int, int]:
+    if shape.gpu_milli % GPU_MILLI:
+        return 0, shape.gpu_milli
+    return shape.gpu_milli // GPU_MILLI, 0
+
+
+def _shape_rows(shapes: Sequence[Shape], fleet: Fleet) -> tuple[NDArray[np.void], NDArray[np.int8]]:
+    rows = _records(len(shapes), layout.SHAPE)
+    pools = list(fleet.pools())
+    may_run = np.zeros((len(shapes), len(pools)), dtype=np.int8)
+    models = {pool.gpu_model for _, pool in pools}
+    sites = {site.id for site in fleet.sites}
+    for index, shape in enumerate(shapes):
+        row = rows[index]
+        row.workers = shape.workers
+        row.gpus, row.milli = _gpu_split(shape)
+        row.topology = shape.topology
+        row.cpu_milli, row.memory_mib = shape.cpu_milli, shape.memory_mib
+        row.total_milli = shape.total_gpu_milli
+        row.failed_epoch = row.longest_epoch = -1
+        if shape.gpu_models and not models.intersection(shape.gpu_models):
+            row.verdict = Reason.NO_SUCH_GPU_MODEL
+        elif shape.sites and not sites.intersection(shape.sites):
+            row.verdict = Reason.NO_SUCH_SITE
+        else:
+            row.verdict = Reason.EXCEEDS_MAXIMUM
+            for pool_index, (site, pool) in enumerate(pools):
+                if shape.gpu_models and pool.gpu_model not in shape.gpu_models:
+                    continue
+                if shape.sites and site.id not in shape.sites:
+                    continue
+                nodes = site.nodes(pool.id)
+                if shape.topology is Topology.ONE_BLOCK_REQUIRED and shape.workers > 1:
+                    nodes = min(nodes, pool.nodes_per_block)
+                if _workers_per_node(shape, pool.gpus_per_node, pool.cpu_cores, pool.memory_gib) * nodes >= (
+                    shape.workers
+                ):
+                    may_run[index, pool_index] = 1
+                    row.verdict = 0
+    return rows, may_run
+
+
+def _workers_per_node(shape: Shape, gpus: int, cpu_cores: int, memory_gib: int) -> int:
+    whole, milli = _gpu_split(shape)
+    most = shape.workers
+    if milli:
+        most = min(most, gpus * (GPU_MILLI // milli))
+    elif whole:
+        most = min(most, gpus // whole)
+    if shape.cpu_milli:
+        most = min(most, cpu_cores * 1000 // shape.cpu_milli)
+    if shape.memory_mib:
+        most = min(most, memory_gib * 1024 // shape.memory_mib)
+    return most
+
+
+def _cpu_binds(state: State) -> bool:
+    """Whether some shape asks for more CPU or memory than the even share of the GPUs it takes on some node."""
+    for index, shape in enumerate(state.shapes):
+        for p, pool in enumerate(state.pools):
+            if state.shape_pools[index, p]:
+                gpus = int(shape.gpus) + int(shape.milli) / GPU_MILLI
+                if (
+                    int(shape.cpu_milli) * int(pool.gpus) > gpus * int(pool.cpu_milli)
+                    or int(shape.memory_mib) * int(pool.gpus) > gpus * int(pool.memory_mib)
+                ):
+                    return True
+    return False
+
+
+def _tenant_rows(fleet: Fleet) -> tuple[NDArray[np.void], Int32Array]:
+    walked = list(fleet.tenants.walk())
+    rows = _records(len(walked), layout.TENANT)
+    children: list[list[int]] = [[] for _ in walked]
+    for index, (parent, tenant) in enumerate(walked):
+        rows[index].parent = parent
+        rows[index].share = tenant.share
+        rows[index].quota_milli = -1 if tenant.quota_gpus is None else tenant.quota_gpus * GPU_MILLI
+        if parent >= 0:
+            children[parent].append(index)
+    flat: list[int] = []
+    for index, its in enumerate(children):
+        rows[index].first_child, rows[index].children = len(flat), len(its)
+        flat.extend(its)
+    return rows, np.array(flat, dtype=np.int32)
+
+
+def check_invariants(state: State) -> None:
+    """Recount everything from the running jobs; raises InvariantBroken with what does not agree.
+
+    No GPU twice, no gang half-started, bit sets and counters as the nodes are, tenants' use as their jobs say.
+    """
+    nodes, jobs, shapes = state.nodes, state.jobs, state.shapes
+    free_gpus = nodes["gpus"].astype(np.int64)
+    pools = state.pools
+    free_cpu = pools["cpu_milli"][nodes["pool"]].copy()
+    free_memory = pools["memory_mib"][nodes["pool"]].copy()
+    used: Int64Array = np.zeros(len(state.tenants), dtype=np.int64)
+    shared = np.zeros(state.shared_free.shape, dtype=np.int64)
+    power = np.zeros(len(state.sites), dtype=np.int64)
+    np.add.at(power, pools["site"][nodes["pool"]], np.where(nodes["up"] == 1, pools["node_idle_mw"][nodes["pool"]], 0))
+    for job in np.flatnonzero(jobs["state"] == layout.RUNNING):
+        row = jobs[job]
+        shape = shapes[row.shape]
+        power[pools[row.pool].site] += shape.total_milli * pools[row.pool].busy_mw_per_milli
+        up = int(row.tenant)
+        while up >= 0:
+            used[up] += shape.total_milli
+            up = int(state.tenants[up].parent)
+        for w in range(row.first_worker, row.first_worker + shape.workers):
+            worker = state.workers[w]
+            if worker.job != job or nodes[worker.node].pool != row.pool or nodes[worker.node].up != 1:
+                raise InvariantBroken(f"worker {w} of job {job} is not where the job is")
+            if not state.shape_pools[row.shape, row.pool]:
+                raise InvariantBroken(f"job {job} runs in a pool that it may not use")
+            free_cpu[worker.node] -= shape.cpu_milli
+            free_memory[worker.node] -= shape.memory_mib
+            if shape.milli:
+                shared[worker.node, worker.shared_gpu] += shape.milli
+            else:
+                free_gpus[worker.node] -= shape.gpus
+    free_gpus -= (shared > 0).sum(axis=1)
+    for name, counted, kept in (
+        ("GPUs", free_gpus, nodes["gpus_free"]),
+        ("CPU", free_cpu, nodes["cpu_free_milli"]),
+        ("memory", free_memory, nodes["memory_free_mib"]),
+        ("tenants' use", used, state.tenants["used_milli"]),
+        ("shared GPUs", np.where(shared > 0, GPU_MILLI - shared, -1), state.shared_free),
+        ("power", power, state.sites["power_mw"]),
+    ):
+        if not np.array_equal(counted, kept):
+            raise InvariantBroken(f"{name}: counted {counted.tolist()}, kept {kept.tolist()}")
+        if name != "shared GPUs" and (counted < 0).any():
+            raise InvariantBroken(f"{name}: more is held than there is")
+    for bits, count, holds in (
+        (state.open_nodes, state.open_count, nodes["reserved"] < 0),
+        (state.held_nodes, state.held_count, nodes["reserved"] >= 0),
+    ):
+        expected = np.zeros_like(bits)
+        expected_count = np.zeros_like(count)
+        for n in np.flatnonzero((nodes["up"] == 1) & holds):
+            expected[nodes[n].gpus_free, nodes[n].word] |= 1 << int(nodes[n].bit)
+            expected_count[nodes[n].pool, nodes[n].gpus_free] += 1
+        if not np.array_equal(bits, expected) or not np.array_equal(count, expected_count):
+            raise InvariantBroken("the bit sets of nodes do not agree with the nodes")

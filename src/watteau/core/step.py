@@ -1,0 +1,501 @@
+"""One step: take in what happened, order the queue, start what fits, promise the rest, and say why each job waits."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from watteau.core.backfill import (
+    compress,
+    drop,
+    drop_all,
+    hold,
+    mark_nodes_dirty,
+    most_workers_on_empty_node,
+    plan_add,
+    plan_remove,
+    reserve,
+)
+from watteau.core.bits import kernel
+from watteau.core.feasible import fits_until, longest_fit_s, mark_dirty, mark_stale
+from watteau.core.layout import REJECTED, RUNNING, WAITING, State
+from watteau.core.order import enqueue, over_quota, rank_tenants, sort_queue, tidy_queue
+from watteau.core.place import delist, end_job, enlist, free_workers_bound, place_now, start_where_promised
+from watteau.domain.decisions import Reason
+from watteau.domain.errors import InvariantBroken
+from watteau.domain.units import NEVER_S, Int32Array, Int64Array
+
+_EXCEEDS_MAXIMUM = int(Reason.EXCEEDS_MAXIMUM)
+_EXCEEDS_QUOTA = int(Reason.EXCEEDS_QUOTA)
+_QUOTA = int(Reason.QUOTA)
+_BEHIND_OTHERS = int(Reason.BEHIND_OTHERS)
+_NOT_OPEN_YET = int(Reason.NOT_OPEN_YET)
+_SITE_POWER = int(Reason.SITE_POWER)
+_BUDGET_EXHAUSTED = int(Reason.BUDGET_EXHAUSTED)
+_HOUR_S = 3_600
+
+
+def _rows(*values: int) -> Int32Array:
+    return np.array(values, dtype=np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """What happened since the last step. Rows of the job and node arrays; the order inside an array does not matter."""
+
+    ended: Int32Array = field(default_factory=_rows)  # [.] jobs that no longer run
+    lost: Int32Array = field(default_factory=_rows)  # [.] jobs whose node was lost: they wait again
+    arrived: Int32Array = field(default_factory=_rows)  # [.] jobs that wait from now on
+    nodes_up: Int32Array = field(default_factory=_rows)  # [.] nodes that open or come back
+    nodes_down: Int32Array = field(default_factory=_rows)  # [.] nodes that close, drain or fail
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What one step decided. A waiting job's reason is in `state.jobs.reason`, its promise in `reserved_s`."""
+
+    started: Int32Array  # [.] jobs, in the order in which they were placed
+    wake_s: int  # when to step again even if nothing happens; NEVER_S: no need
+
+
+def step(state: State, events: Events, now_s: int) -> Decisions:
+    """Decide one cycle. Changes `state` and nothing else; no clock, no I/O, no chance: same input, same output.
+
+    The outlook (power limits and preferences by hour) and the policy are part of the state; see `state.py`.
+    Raises InvariantBroken when the state contradicts itself.
+    """
+    if now_s < int(state.cycle[0]["now_s"]):
+        raise InvariantBroken(f"time ran backwards: {now_s} after {int(state.cycle[0]['now_s'])}")
+    count = step_kernel(
+        state,
+        np.sort(events.ended),
+        np.sort(events.lost),
+        np.sort(events.arrived),
+        np.sort(events.nodes_up),
+        np.sort(events.nodes_down),
+        now_s,
+    )
+    if state.cycle[0]["overflow"]:
+        raise InvariantBroken("the queue is full; make room with `grow` before jobs arrive")
+    return Decisions(started=state.started[:count].copy(), wake_s=int(state.cycle[0]["wake_s"]))
+
+
+@kernel
+def step_kernel(
+    s: State,
+    ended: Int32Array,
+    lost: Int32Array,
+    arrived: Int32Array,
+    nodes_up: Int32Array,
+    nodes_down: Int32Array,
+    now: int,
+) -> int:
+    """The compiled step; rows sorted. Returns how many jobs started; they are in `s.started`."""
+    cycle = s.cycle[0]
+    cycle.now_s = now
+    cycle.started = 0
+    if len(ended) + len(lost) + len(nodes_up) + len(nodes_down) > 0:
+        _take_in(s, ended, lost, nodes_up, nodes_down, now)
+    hour = min(now // _HOUR_S - cycle.hour_zero, s.limit_mw.shape[1] - 1)
+    if hour != cycle.hour:
+        _turn_hour(s, hour)
+    position = -1
+    for i in range(len(arrived)):
+        position = _admit(s, arrived[i], now)
+    if cycle.waiting > 0:
+        if s.policy[0].reservations == 0:
+            _start_in_order(s, now)
+        elif len(arrived) == 1 and cycle.dirty == 0 and cycle.scan_all == 0 and not _rank_is_due(s, now):
+            # Nothing was freed: only the newcomer can have a chance.
+            if position >= 0:
+                _consider(s, position, now)
+        else:
+            _decide(s, now)
+    _forget_dirty(s)
+    cycle.wake_s = NEVER_S
+    if cycle.freed_early and cycle.planned > 0:
+        cycle.wake_s = max(now + 1, cycle.compressed_s + s.policy[0].compress_every_s)
+    return int(cycle.started)
+
+
+@kernel
+def _take_in(s: State, ended: Any, lost: Any, nodes_up: Any, nodes_down: Any, now: int) -> None:
+    cycle = s.cycle[0]
+    for i in range(len(ended)):
+        end_job(s, ended[i], now)
+    cycle.blocked = 0
+    if cycle.power_binds:
+        cycle.scan_all = 1
+    for i in range(len(lost)):
+        if s.jobs[lost[i]].state == RUNNING:
+            end_job(s, lost[i], now)
+            s.jobs[lost[i]].start_s = -1
+            _admit(s, lost[i], now)
+    if len(nodes_up) + len(nodes_down) > 0:
+        drop_all(s)
+        for i in range(len(nodes_up)):
+            _set_node(s, nodes_up[i], 1)
+        for i in range(len(nodes_down)):
+            _set_node(s, nodes_down[i], 0)
+        judge_shapes(s)
+        cycle.scan_all = 1
+
+
+@kernel
+def _set_node(s: State, n: int, up: int) -> None:
+    node = s.nodes[n]
+    if node.up == up:
+        return
+    pool = s.pools[node.pool]
+    delist(s, n)
+    node.up = up
+    enlist(s, n)
+    mark_stale(s, n)
+    mark_dirty(s, n)
+    s.sites[pool.site].power_mw += pool.node_idle_mw if up else -pool.node_idle_mw
+
+
+@kernel
+def _turn_hour(s: State, hour: int) -> None:
+    s.cycle[0].hour = hour
+    for site in range(len(s.sites)):
+        s.sites[site].limit_mw = s.limit_mw[site, hour]
+    if s.cycle[0].power_binds:
+        s.cycle[0].epoch += 1
+        s.cycle[0].scan_all = 1
+
+
+@kernel
+def judge_shapes(s: State) -> None:
+    """For each shape: does it fit the open fleet when that is empty? If not, it waits for nodes to open."""
+    blocks = len(s.blocks)
+    block_up = np.zeros(blocks, np.int64)
+    pool_up = np.zeros(len(s.pools), np.int64)
+    for n in range(len(s.nodes)):
+        if s.nodes[n].up:
+            block_up[s.nodes[n].block] += 1
+            pool_up[s.nodes[n].pool] += 1
+    for index in range(len(s.shapes)):
+        shape = s.shapes[index]
+        if 0 < shape.verdict < _QUOTA:
+            continue  # final
+        shape.verdict = _NOT_OPEN_YET
+        for p in range(len(s.pools)):
+            if s.shape_pools[index, p] == 0:
+                continue
+            pool = s.pools[p]
+            most = most_workers_on_empty_node(pool, shape)
+            nodes = pool_up[p]
+            if shape.topology == 2 and shape.workers > 1:
+                nodes = 0
+                for b in range(pool.first_block, pool.first_block + pool.blocks):
+                    nodes = max(nodes, block_up[b])
+            if most * nodes < shape.workers:
+                continue
+            limit = 0
+            for hour in range(s.limit_mw.shape[1]):
+                limit = max(limit, s.limit_mw[pool.site, hour])
+            if pool_up[p] * pool.node_idle_mw + shape.total_milli * pool.busy_mw_per_milli > limit:
+                shape.verdict = _SITE_POWER
+                continue
+            shape.verdict = 0
+            break
+
+
+@kernel
+def _admit(s: State, job: int, now: int) -> int:
+    """Put an arrived job into the queue; one that can never run is refused with its reason. Returns its position."""
+    row = s.jobs[job]
+    shape = s.shapes[row.shape]
+    row.reason = 0
+    row.reserved_s = NEVER_S
+    if 0 < shape.verdict < _QUOTA:
+        row.state = REJECTED
+        _say(s, job, shape.verdict, now)
+        return -1
+    up = row.tenant
+    while up >= 0:
+        if 0 <= s.tenants[up].quota_milli < shape.total_milli:
+            row.state = REJECTED
+            _say(s, job, _EXCEEDS_QUOTA, now)
+            return -1
+        up = s.tenants[up].parent
+    row.state = WAITING
+    return enqueue(s, job)
+
+
+@kernel
+def _say(s: State, job: int, reason: int, now: int) -> None:
+    """Keep a job's reason, and log it when it changed."""
+    if s.jobs[job].reason == reason:
+        return
+    s.jobs[job].reason = reason
+    cycle = s.cycle[0]
+    if cycle.logged < len(s.logged):
+        line = s.logged[cycle.logged]
+        line.job = job
+        line.reason = reason
+        line.at_s = now
+        cycle.logged += 1
+    elif len(s.logged) > 0:
+        cycle.logged_lost += 1
+
+
+@kernel
+def _leave_queue(s: State, at: int) -> None:
+    cycle = s.cycle[0]
+    s.queue[at].shape = -1
+    cycle.waiting -= 1
+    while cycle.queue_head < cycle.queue_tail and s.queue[cycle.queue_head].shape < 0:
+        cycle.queue_head += 1
+    if cycle.waiting == 0:
+        cycle.queue_head = 0
+        cycle.queue_tail = 0
+
+
+@kernel
+def _held_back(s: State, job: int, now: int) -> bool:
+    """Whether a quota or a closed site keeps the job from being tried; says which."""
+    row = s.jobs[job]
+    shape = s.shapes[row.shape]
+    if shape.verdict != 0:
+        _say(s, job, shape.verdict, now)
+        return True
+    tenant = over_quota(s, row.tenant, shape.total_milli)
+    if tenant >= 0:
+        s.tenants[tenant].waiting_on_quota += 1
+        _say(s, job, _QUOTA, now)
+        return True
+    return False
+
+
+@kernel
+def _start_in_order(s: State, now: int) -> None:
+    """Strict order: nobody overtakes the first job that does not fit (a quota holds back only its own tenant)."""
+    cycle = s.cycle[0]
+    blocked = cycle.blocked and cycle.scan_all == 0
+    at = cycle.queue_head
+    if blocked:
+        at = cycle.queue_tail
+        while at > cycle.queue_head and (
+            s.queue[at - 1].shape < 0 or s.jobs[s.queue[at - 1].job].reason == 0
+        ):
+            at -= 1
+    cycle.scan_all = 0
+    tail = cycle.queue_tail
+    while at < tail:
+        job = s.queue[at].job
+        if s.queue[at].shape >= 0:
+            if blocked:
+                if s.jobs[job].reason != 0:
+                    break  # everything further back was told before
+                _say(s, job, _BEHIND_OTHERS, now)
+            elif not _held_back(s, job, now):
+                why = place_now(s, job, now, -1)
+                if why == 0:
+                    _leave_queue(s, at)
+                else:
+                    _say(s, job, why, now)
+                    blocked = True
+        at += 1
+    cycle.blocked = 1 if blocked else 0
+
+
+@kernel
+def _rank_is_due(s: State, now: int) -> bool:
+    policy = s.policy[0]
+    return bool(policy.fair and len(s.tenants) > 2 and now - s.cycle[0].ranked_s >= policy.rank_every_s)
+
+
+@kernel
+def _decide(s: State, now: int) -> None:
+    """Backfill: rank, move promises forward, then pass over the queue until a pass frees nothing new."""
+    cycle = s.cycle[0]
+    policy = s.policy[0]
+    if cycle.queue_tail - cycle.queue_head > 2 * cycle.waiting + 64:
+        tidy_queue(s)
+    if _rank_is_due(s, now):
+        rank_tenants(s, now)
+        cycle.ranked_s = now
+        if sort_queue(s):
+            drop_all(s)
+            cycle.scan_all = 1
+    if cycle.planned == 0:
+        cycle.freed_early = 0
+    elif (
+        (cycle.freed_early and now - cycle.compressed_s >= policy.compress_every_s)
+        or (policy.reservations == 1 and cycle.dirty > 0)
+    ):
+        compress(s, now)
+    first = True
+    while first or cycle.dirty > 0 or cycle.scan_all:
+        first = False
+        count = cycle.dirty
+        freed = s.dirty[:count].copy()
+        _forget_dirty(s)
+        _pass(s, freed, now)
+
+
+@kernel
+def _forget_dirty(s: State) -> None:
+    for i in range(s.cycle[0].dirty):
+        s.nodes[s.dirty[i]].dirty = 0
+    s.cycle[0].dirty = 0
+
+
+@kernel
+def _pass(s: State, freed: Any, now: int) -> None:
+    """Look at the waiting jobs in order; what cannot have changed since it was last tried is passed over."""
+    cycle = s.cycle[0]
+    policy = s.policy[0]
+    scan_all = cycle.scan_all
+    cycle.scan_all = 0
+    if scan_all:
+        cycle.epoch += 1
+        for site in range(len(s.sites)):
+            s.sites[site].power_hold = 0
+    pass_epoch = cycle.epoch
+    tried = 0
+    at = cycle.queue_head
+    while at < cycle.queue_tail:
+        entry = s.queue[at]
+        if entry.shape < 0:
+            at += 1
+            continue
+        job = entry.job
+        row = s.jobs[job]
+        if row.reserved_s < NEVER_S:
+            if row.reserved_s <= now or scan_all or (cycle.freed_early and _may_fit_freed(s, job, freed, now)):
+                tried += 1
+                _try_promised(s, at, now)
+        elif scan_all or row.reason == 0 or _may_gain(s, entry, freed, pass_epoch, now):
+            tried += 1
+            _consider(s, at, now)
+        elif cycle.planned < policy.reservations and not _held_back(s, job, now):
+            _promise(s, job, now)
+        if tried > policy.step_budget:
+            cycle.scan_all = 1
+            for rest in range(at + 1, cycle.queue_tail):
+                if s.queue[rest].shape >= 0 and s.jobs[s.queue[rest].job].reason == 0:
+                    _say(s, s.queue[rest].job, _BUDGET_EXHAUSTED, now)
+            return
+        at += 1
+
+
+@kernel
+def _may_gain(s: State, entry: Any, freed: Any, pass_epoch: int, now: int) -> bool:
+    """Whether the nodes freed since the job was last tried could let it start: a bound, never too low."""
+    shape = s.shapes[entry.shape]
+    if len(freed) == 0:
+        return False
+    if shape.workers == 1:
+        if shape.milli > 0:
+            return True
+        if shape.longest_epoch != pass_epoch:
+            longest = 0
+            for i in range(len(freed)):
+                n = freed[i]
+                if s.nodes[n].up and s.shape_pools[entry.shape, s.nodes[n].pool]:
+                    fit = longest_fit_s(s, n, shape.gpus, shape.cpu_milli, shape.memory_mib, now)
+                    longest = max(longest, fit)
+            shape.longest_s = longest
+            shape.longest_epoch = pass_epoch
+        return bool(entry.estimate_s <= shape.longest_s)
+    if shape.milli > 0 or shape.gpus == 0:
+        return True
+    for p in range(len(s.pools)):
+        if s.shape_pools[entry.shape, p] and free_workers_bound(s, p, shape.gpus) >= shape.workers:
+            return True
+    return False
+
+
+@kernel
+def _may_fit_freed(s: State, job: int, freed: Any, now: int) -> bool:
+    """Whether a job that holds a promise could start earlier, on what was just freed."""
+    row = s.jobs[job]
+    shape = s.shapes[row.shape]
+    if shape.milli > 0 or shape.gpus == 0:
+        return True
+    if shape.workers == 1:
+        for i in range(len(freed)):
+            n = freed[i]
+            if (
+                s.nodes[n].up
+                and s.nodes[n].gpus_free >= shape.gpus
+                and s.shape_pools[row.shape, s.nodes[n].pool]
+                and fits_until(
+                    s, n, shape.gpus, shape.cpu_milli, shape.memory_mib, now, now + row.estimate_s, job
+                )
+            ):
+                return True
+        return False
+    for p in range(len(s.pools)):
+        if s.shape_pools[row.shape, p] and free_workers_bound(s, p, shape.gpus) >= shape.workers:
+            return True
+    return False
+
+
+@kernel
+def _try_promised(s: State, at: int, now: int) -> None:
+    """Start a job that holds a promise, where it was promised or elsewhere; else it keeps the promise."""
+    job = s.queue[at].job
+    row = s.jobs[job]
+    promised_s = row.reserved_s
+    pool = row.pool
+    workers = s.shapes[row.shape].workers
+    if _held_back(s, job, now):
+        drop(s, job)
+        plan_remove(s, job)
+        mark_nodes_dirty(s, job)
+        return
+    old = np.empty(workers, np.int32)
+    for i in range(workers):
+        old[i] = s.workers[row.first_worker + i].node
+    drop(s, job)
+    as_promised = promised_s <= now and start_where_promised(s, job, now)
+    if as_promised or place_now(s, job, now, job) == 0:
+        plan_remove(s, job)
+        _leave_queue(s, at)
+        if not as_promised:
+            s.cycle[0].freed_early = 1
+            for i in range(workers):
+                mark_dirty(s, old[i])
+        return
+    for i in range(workers):
+        s.workers[row.first_worker + i].node = old[i]
+    hold(s, job, pool, promised_s)
+    if promised_s < now:
+        s.cycle[0].freed_early = 1  # overdue: an estimate was wrong, so look again for an earliest time
+
+
+@kernel
+def _consider(s: State, at: int, now: int) -> None:
+    """Try a job that holds no promise: start it, or promise it a start, or leave it waiting with its reason."""
+    job = s.queue[at].job
+    row = s.jobs[job]
+    if _held_back(s, job, now):
+        return
+    shape = s.shapes[row.shape]
+    cycle = s.cycle[0]
+    if shape.failed_epoch == cycle.epoch and row.estimate_s >= shape.failed_estimate_s:
+        why = shape.failed_reason
+    else:
+        why = place_now(s, job, now, -1)
+        if why == 0:
+            _leave_queue(s, at)
+            return
+        if shape.failed_epoch != cycle.epoch or row.estimate_s < shape.failed_estimate_s:
+            shape.failed_epoch = cycle.epoch
+            shape.failed_estimate_s = row.estimate_s
+            shape.failed_reason = why
+    _say(s, job, why, now)
+    if cycle.planned < s.policy[0].reservations:
+        _promise(s, job, now)
+
+
+@kernel
+def _promise(s: State, job: int, now: int) -> None:
+    if reserve(s, job, now):
+        plan_add(s, job)
+        if s.sites[s.pools[s.jobs[job].pool].site].power_hold == 0 and s.jobs[job].reason == _SITE_POWER:
+            s.sites[s.pools[s.jobs[job].pool].site].power_hold = 1
