@@ -190,12 +190,12 @@ def _site_tables(fleet: Fleet, moment: datetime | None) -> list[Table]:
 
 
 def _pool_table(fleet: Fleet, moment: datetime | None) -> Table:
-    table = _table("Pools: figures per node", "pool", "GPUs", "cores", "GiB", "W idle / typical / max", "block", "open")
+    table = _table("Pools: figures per node", "pool", "GPUs", "cores", "GiB", "kW idle/typ./max", "block", "open")
     table.add_column("all", justify="right")
     for site, pool in fleet.pools():
         gpus = f"{pool.gpus_per_node} x {pool.gpu_model}{' MIG' if pool.mig_capable else ''}"
-        watts = f"{pool.node_idle_w:,} / {pool.node_typical_w:,} / {pool.node_max_w:,}"
-        row = (f"{pool.cpu_cores:,}", f"{pool.memory_gib:,}", watts, f"{pool.nodes_per_block:,}")
+        kilowatts = "/".join(f"{w / 1_000:,.1f}" for w in (pool.node_idle_w, pool.node_typical_w, pool.node_max_w))
+        row = (f"{pool.cpu_cores:,}", f"{pool.memory_gib:,}", kilowatts, f"{pool.nodes_per_block:,}")
         table.add_row(Text(pool.id), Text(gpus), *row, f"{site.nodes(pool.id, moment):,}", f"{site.nodes(pool.id):,}")
     table.caption = "block: nodes that share a fast fabric; open, all: nodes"
     return table
@@ -203,27 +203,28 @@ def _pool_table(fleet: Fleet, moment: datetime | None) -> Table:
 
 def _phase_table(fleet: Fleet, moment: datetime | None) -> Table:
     table = _table("Phases and planned outages", "date", "site", "what", "nodes", "GPUs after", "", right=(3, 4))
-    rows: list[tuple[datetime, str, str, str, str]] = []
+    rows: list[tuple[datetime, str, str, str, str, str]] = []
     for site in fleet.sites:
         for phase in site.phases:
             nodes = f"+{sum(count for _, count in phase.nodes):,}"
-            rows.append((phase.opens, site.id, phase.name, nodes, f"{fleet.gpus(phase.opens):,}"))
+            state = "" if moment is None else "open" if phase.opens <= moment else "to come"
+            rows.append((phase.opens, site.id, phase.name, nodes, f"{fleet.gpus(phase.opens):,}", state))
         for outage in site.outages:
-            pools = ", ".join(outage.pools) or "all pools"
-            rows.append((outage.start, site.id, f"outage of {pools} until {_date_text(outage.end)}", "", ""))
+            what = f"outage of {', '.join(outage.pools) or 'all pools'} until {_date_text(outage.end)}"
+            state = "" if moment is None else "to come" if moment < outage.start else "now"
+            rows.append((outage.start, site.id, what, "", "", "over" if moment and outage.end <= moment else state))
     for start, *cells in sorted(rows, key=lambda row: row[:2]):
-        past = "" if moment is None else ("begun" if start <= moment else "to come")
-        table.add_row(_date_text(start), *(Text(cell) for cell in cells), past)
+        table.add_row(_date_text(start), *(Text(cell) for cell in cells))
     return table
 
 
 def _contract_table(fleet: Fleet, moment: datetime | None) -> Table:
-    table = _table("Supply contracts", "contract", "technology", "MW", "EUR/MWh", "GWh/year", "start", right=(2, 3, 4))
+    table = _table("Supply contracts", "contract", "technology", "MW", "EUR/MWh", "GWh/y", "start", right=(2, 3, 4))
     table.add_column("end")
     for contract in fleet.contracts:
         table.add_row(
             Text(contract.id),
-            contract.technology,
+            contract.technology.replace("_", " "),
             f"{contract.capacity_mw:,.1f}",
             f"{contract.price_eur_per_mwh:,.2f}",
             f"{expected_gwh_per_year(contract):,.1f}",
@@ -239,7 +240,7 @@ def _contract_table(fleet: Fleet, moment: datetime | None) -> Table:
     typical_kw = sum(_site_power_kw(site, moment)[1] for site in fleet.sites)
     load_gwh = typical_kw * _HOURS / 1_000_000
     table.caption = (
-        f"GWh/year: a full year at mean French capacity factors (2013, 2014, 2016).\n"
+        f"GWh/y: a full year at mean French capacity factors (2013, 2014, 2016).\n"
         f"The open nodes at typical power draw {load_gwh:,.0f} GWh a year at the highest PUE."
     )
     return table

@@ -49,7 +49,7 @@ def _read_text(path: Path, source: str) -> str:
     if len(data) > MAX_BYTES:
         raise InputError(source, [Fault(0, "", f"more than {MAX_BYTES // 1024**2} MiB", expected)])
     try:
-        return data.decode("utf-8-sig")  # editors on Windows write a byte order mark
+        return data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         found = f"byte 0x{data[error.start]:02x} at offset {error.start}, which is not UTF-8"

@@ -26,8 +26,8 @@ from watteau.domain.units import ContractId, PoolId, SiteId, TenantId
 
 __all__ = ["MAX_BYTES", "MAX_FAULTS", "parse_fleet"]
 
-#: A thousand sites need about 2 MiB; more than this is not a fleet file.
-MAX_BYTES = 4 * 1024 * 1024
+#: A thousand sites fit in; what is larger is not a fleet file, and would take long to refuse in full.
+MAX_BYTES = 2 * 1024 * 1024
 #: Faults that are spelled out; the rest is counted.
 MAX_FAULTS = 1_000
 #: Levels of tables and dotted keys; a fleet file needs six.
@@ -265,11 +265,14 @@ def _add_schema_faults(error: ValidationError, raw: RawTable, faults: _Faults) -
             near = faults.nearest(str(path[-1]), known)
             if near:
                 misspelled.add((*path[:-1], near))
-            hint = f"{near!r}, or another of" if near else "one of"
-            faults.add(path, "unknown key", f"{hint} {', '.join(known)}")
+            others = ", ".join(name for name in known if name != near)
+            faults.add(path, "unknown key", f"{near!r}, or one of {others}" if near else f"one of {others}")
         else:
             path, found = _reached(raw, path)
-            remedy = detail.get("ctx", {}).get("remedy")
+            context = detail.get("ctx", {})
+            remedy = context.get("remedy")
+            if detail["type"] == "too_long":
+                remedy = f"at most {context['max_length']:,} of them"
             faults.add(path, _shown(found), str(remedy or _description(path)))
     for path in missing:
         if path not in misspelled:
@@ -341,8 +344,9 @@ def _read_toml(text: str, source: str) -> tuple[dict[Path, int], RawTable]:
     def refuse(line: int, found: str, expected: str) -> InputError:
         return InputError(source, [Fault(line, "", found, expected)])
 
+    text = text.removeprefix("\ufeff")  # editors on Windows write a byte order mark
     if len(text) > MAX_BYTES:
-        raise refuse(0, "a text of more than 4 MiB", "a fleet file of at most 4 MiB")
+        raise refuse(0, "more than 2 MiB", "a fleet file of at most 2 MiB")
     if not text.strip():
         raise refuse(1, "an empty file", 'a fleet: name = "..." and at least one [[sites]]')
     try:
@@ -361,8 +365,10 @@ def _read_toml(text: str, source: str) -> tuple[dict[Path, int], RawTable]:
         raise refuse(line, found, "TOML 1.0") from None
     except RecursionError:
         raise refuse(1, f"more than {MAX_KEY_DEPTH} levels of nesting", "a fleet, which needs six") from None
-    except ValueError as error:  # int() refuses thousands of digits
-        raise refuse(1, str(error), "TOML 1.0") from None
+    except ValueError:  # int() refuses more than 4,300 digits
+        digits = re.search(r"[0-9_]{4300}", text)
+        line = text.count("\n", 0, digits.start() if digits else 0) + 1
+        raise refuse(line, "a number of thousands of digits", "numbers of at most 19 digits") from None
 
 
 def _syntax_fault(message: str, text: str) -> tuple[int, str]:
@@ -635,9 +641,10 @@ def _check_size(sites: list[_Spot], faults: _Faults) -> None:
         for phase in site.tables("phases"):
             nodes = phase.table.get("nodes")
             for name in nodes if isinstance(nodes, dict) else {}:
-                count = min(max(_Spot((), cast(RawTable, nodes)).whole(name) or 0, 0), MAX_FLEET_NODES)
-                nodes_total += count
-                gpus_total += count * min(max(per_node.get(name, 0), 0), MAX_FLEET_GPUS)
+                count, gpus = _Spot((), cast(RawTable, nodes)).whole(name) or 0, per_node.get(name, 0)
+                if 0 < count <= MAX_FLEET_NODES and 0 <= gpus <= MAX_FLEET_GPUS:  # others are faults of their own
+                    nodes_total += count
+                    gpus_total += count * gpus
     if nodes_total > MAX_FLEET_NODES or gpus_total > MAX_FLEET_GPUS:
         found = f"{nodes_total:,} nodes with {gpus_total:,} GPUs in all"
         faults.add(("sites",), found, f"at most {MAX_FLEET_NODES:,} nodes and {MAX_FLEET_GPUS:,} GPUs")
