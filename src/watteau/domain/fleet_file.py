@@ -225,7 +225,7 @@ class _Faults:
 
     def add(self, path: Path, found: str, expected: str) -> None:
         if len(self._faults) < MAX_FAULTS:
-            self._faults[Fault(self.line(path), _path_text(path), found, expected)] = None
+            self._faults[Fault(self.line(path), _path_text(path), _plain(found), _plain(expected))] = None
         else:
             self._uncounted += 1
 
@@ -322,6 +322,12 @@ def _shown(value: object) -> str:
         case date():
             return value.isoformat()
     return str(value)
+
+
+def _plain(text: str) -> str:
+    """Ids that were not checked yet go into sentences: what could move a terminal's cursor is escaped."""
+    text = text if len(text) <= 2_000 else text[:1_997] + "..."
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _path_text(path: Path) -> str:
