@@ -1,5 +1,6 @@
 """The fleet: sites, pools of one node shape, phases, outages and supply contracts."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,6 +53,8 @@ class Pue:
             raise ValueError("a PUE needs one value for each temperature, and at least one")
         if any(not 1.0 <= v <= 3.0 for v in self.value):
             raise ValueError("a PUE lies between 1.0 and 3.0")
+        if not all(math.isfinite(t) for t in self.temperature_c):
+            raise ValueError("the temperatures of a PUE curve must be finite")
         if any(b <= a for a, b in zip(self.temperature_c, self.temperature_c[1:], strict=False)):
             raise ValueError("the temperatures of a PUE curve must rise")
 
@@ -96,6 +99,11 @@ class Phase:
     opens: datetime
     nodes: tuple[tuple[PoolId, int], ...]
 
+    def __post_init__(self) -> None:
+        to_epoch_s(self.opens)  # refuses a time without a zone
+        if not self.nodes or any(count < 1 for _, count in self.nodes):
+            raise ValueError(f"phase {self.name}: a phase opens at least one node of each pool that it names")
+
 
 @dataclass(frozen=True, slots=True)
 class Outage:
@@ -105,6 +113,10 @@ class Outage:
     end: datetime
     pools: tuple[PoolId, ...]
     reason: str
+
+    def __post_init__(self) -> None:
+        if to_epoch_s(self.end) <= to_epoch_s(self.start):
+            raise ValueError(f"outage {self.reason}: the end must come after the start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +134,19 @@ class Site:
     pools: tuple[Pool, ...]
     phases: tuple[Phase, ...]
     outages: tuple[Outage, ...]
+
+    def __post_init__(self) -> None:
+        if not (-90 <= self.latitude <= 90 and -180 <= self.longitude <= 180):
+            raise ValueError(f"site {self.id}: no such place on Earth")
+        if self.power_limit_kw < 0:
+            raise ValueError(f"site {self.id}: a power limit is not negative")
+        known = {pool.id for pool in self.pools}
+        if len(known) != len(self.pools):
+            raise ValueError(f"site {self.id}: two pools have the same id")
+        named = {pool for phase in self.phases for pool, _ in phase.nodes}
+        named.update(pool for outage in self.outages for pool in outage.pools)
+        if not named <= known:
+            raise ValueError(f"site {self.id}: it has no pool {', '.join(sorted(named - known))}")
 
     def nodes(self, pool_id: PoolId, at: datetime | None = None) -> int:
         """Nodes of a pool that are open at a time; of all phases when no time is given."""
@@ -148,6 +173,14 @@ class Contract:
     price_eur_per_mwh: float
     start: datetime
     end: datetime
+
+    def __post_init__(self) -> None:
+        if to_epoch_s(self.end) <= to_epoch_s(self.start):
+            raise ValueError(f"contract {self.id}: the end must come after the start")
+        if not (math.isfinite(self.capacity_mw) and self.capacity_mw > 0):
+            raise ValueError(f"contract {self.id}: the capacity must be above 0 MW")
+        if not math.isfinite(self.price_eur_per_mwh):
+            raise ValueError(f"contract {self.id}: the price must be finite")
 
 
 @dataclass(frozen=True, slots=True)
