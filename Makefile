@@ -10,6 +10,9 @@ export WATTEAU_DATA := $(abspath ../shared/data)
 endif
 endif
 
+# Material for MkDocs prints a notice about its successor at every build.
+export NO_MKDOCS_2_WARNING := 1
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast bench docs format clean
 
