@@ -37,7 +37,7 @@ def watteau_data() -> Path:
     named = os.environ.get("WATTEAU_DATA")
     if not named:
         pytest.skip("WATTEAU_DATA is not set: it names the folder of public traces")
-    folder = Path(named)
+    folder = Path(named).resolve()  # a test may change the working directory
     missing = [name for name in DATA_FILES if not (folder / name).is_file()]
     if missing:
         pytest.skip(f"WATTEAU_DATA lacks {', '.join(missing)}")

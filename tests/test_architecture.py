@@ -32,6 +32,9 @@ CORE_MAY_IMPORT = {
     *("operator", "types", "typing"),
 }
 
+#: What the nouns may not import: a fleet file's text comes in as a string.
+DOES_IO = {"http", "io", "logging", "os", "pathlib", "shutil", "socket", "sqlite3", "subprocess", "tempfile", "urllib"}
+
 #: Libraries that one part keeps to itself.
 OWNER: dict[str, set[str]] = {
     library: owners
@@ -136,6 +139,8 @@ def _module_faults(module: Module) -> Iterator[str]:
             yield f"{place}:{line}: only {', '.join(sorted(OWNER[top]))} may import {top}"
         if module.part == "core" and top != "watteau" and top not in CORE_MAY_IMPORT:
             yield f"{place}:{line}: core may not import {top}"
+        if module.part == "domain" and top in DOES_IO:
+            yield f"{place}:{line}: domain may not import {top}"
     if module.name != "runtime.clock":
         yield from _time_faults(module, place)
     if module.part == "core":
@@ -212,6 +217,7 @@ def test_what_the_core_may_import_from_the_standard_library_exists() -> None:
         ("cli/main.py", "import watteau.app", "watteau.cli.main:1: cli may not import app"),
         ("__init__.py", "import watteau.core", "watteau:1: watteau may not import core"),
         ("utils/x.py", "", "watteau.utils.x: utils is not a part of the layout"),
+        ("domain/x.py", "from pathlib import Path", "watteau.domain.x:1: domain may not import pathlib"),
         ("core/step.py", "import os", "watteau.core.step:1: core may not import os"),
         ("core/step.py", "from pathlib import Path", "watteau.core.step:1: core may not import pathlib"),
         ("core/step.py", "import random", "watteau.core.step:1: core may not import random"),
