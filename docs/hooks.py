@@ -1,7 +1,9 @@
 """Writes the reference pages from the code while MkDocs builds, so that they cannot fall behind it."""
 
 import importlib
+import inspect
 import pkgutil
+import re
 from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
@@ -13,6 +15,7 @@ from mkdocs.structure.files import File, Files
 import watteau
 from watteau.cli.main import app
 from watteau.domain.decisions import SENTENCE, Reason
+from watteau.domain.jobs import Workload
 
 #: Parts whose modules declare the tables that they write, as `<NAME>_COLUMNS`.
 PARTS_WITH_TABLES = ("simulation", "energy", "ledger", "workload")
@@ -30,7 +33,7 @@ def pages() -> dict[str, str]:
     return {
         "reference/cli.md": cli_page(app),
         "reference/reasons.md": reasons_page(),
-        "reference/columns.md": columns_page(dict(declared_tables())),
+        "reference/columns.md": columns_page({"workload": commented_columns(Workload), **dict(declared_tables())}),
     }
 
 
@@ -81,6 +84,12 @@ def declared_tables() -> Iterator[tuple[str, Mapping[str, object]]]:
         for name, value in vars(module).items():
             if name.endswith("_COLUMNS") and not name.startswith("_") and isinstance(value, Mapping):
                 yield name.removesuffix("_COLUMNS").lower(), value
+
+
+def commented_columns(table: type) -> dict[str, object]:
+    """Columns of a class that holds one array per column: `name: Int64Array  # what it says`."""
+    found = re.finditer(r"^    (\w+): (\w+)Array(?:  # (.*))?$", inspect.getsource(table), re.M)
+    return {each[1]: (each[2].lower(), each[3] or "") for each in found}
 
 
 def _modules() -> Iterator[ModuleType]:

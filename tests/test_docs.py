@@ -95,6 +95,28 @@ def test_columns_are_shown_with_type_and_meaning(hooks: ModuleType) -> None:
     assert "| `energy_wh` |  | Energy. |" in page
 
 
+def test_columns_of_a_workload_file_are_those_of_a_workload(hooks: ModuleType) -> None:
+    page = hooks.pages()["reference/columns.md"]
+    assert "## workload" in page
+    assert "| `submit_s` | `int64` | [job], >= 0 |" in page
+    assert "| `priority_class` | `int16` | [job], higher goes first |" in page
+
+
+def unlisted_rules(sources: list[str], rules: str) -> list[str]:
+    """Rules that a module states (`R7  Every search ...`, at the start of a line) and that the list does not have."""
+    stated = {found[1] for text in sources for found in re.finditer(r"^\s*([BR]\d+)  \S", text, re.M)}
+    return sorted(stated - set(re.findall(r"^([BR]\d+)$", rules, re.M)))
+
+
+def test_every_rule_that_a_module_states_is_in_the_list() -> None:
+    sources = [file.read_text(encoding="utf-8") for file in (ROOT / "src").rglob("*.py")]
+    assert unlisted_rules(sources, (ROOT / "docs/rules.md").read_text(encoding="utf-8")) == []
+
+
+def test_a_rule_that_is_not_in_the_list_is_named() -> None:
+    assert unlisted_rules(["B1  Parts equal the meter.\nR99  Never."], "B1\n:   Parts equal the meter.") == ["R99"]
+
+
 def build(folder: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "NO_MKDOCS_2_WARNING": "1"}
     return subprocess.run(
