@@ -1,0 +1,150 @@
+"""Writes the reference pages from the code while MkDocs builds, so that they cannot fall behind it."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+import watteau
+from watteau.cli.main import app
+from watteau.domain.decisions import SENTENCE, Reason
+from watteau.domain.jobs import Workload
+
+#: Parts whose modules declare the tables that they write, as `<NAME>_COLUMNS`.
+PARTS_WITH_TABLES = ("simulation", "energy", "ledger", "workload")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """MkDocs calls this before it reads the pages."""
+    for uri, text in pages().items():
+        files.append(File.generated(config, uri, content=text))
+    return files
+
+
+def pages() -> dict[str, str]:
+    """Every generated page: its place under docs/, and its Markdown."""
+    return {
+        "reference/cli.md": cli_page(app),
+        "reference/reasons.md": reasons_page(),
+        "reference/columns.md": columns_page({"workload": commented_columns(Workload), **dict(declared_tables())}),
+    }
+
+
+def cli_page(tree: typer.Typer) -> str:
+    """Each command of a command tree with its arguments and options."""
+    parts = ["# The `watteau` command", "`watteau COMMAND --help` says the same in the terminal."]
+    described = [_command_section(words, command) for words, command in commands(tree)]
+    return "\n\n".join(parts + (described or ["There is no command in this version."])) + "\n"
+
+
+def commands(tree: typer.Typer) -> Iterator[tuple[str, Any]]:
+    """(full name, command) of every command that does something by itself, in the order of the help."""
+    yield from _commands_below("watteau", typer.main.get_command(tree))
+
+
+def reasons_page() -> str:
+    """Each reason with its code, its sentence, and whether waiting can help."""
+    parts = [
+        "# Reasons",
+        "Every job that a step looks at and does not start gets one reason. When several hold, the lowest code is "
+        "shown. Codes are stored: they are never renumbered, only added to. What to do about each: "
+        "[Read a reason](../how-to/read-a-reason.md).",
+    ]
+    for reason in Reason:
+        ending = " Waiting does not help: the job can never start on this fleet." if reason.is_final else ""
+        parts.append(f"## {reason.name}\n\nCode {reason.value}. {SENTENCE[reason]}{ending}")
+    return "\n\n".join(parts) + "\n"
+
+
+def columns_page(tables: Mapping[str, Mapping[str, object]]) -> str:
+    """Each declared table with its columns."""
+    parts = [
+        "# Columns",
+        "The columns of the tables that Watteau writes, read from the code that writes them. A figure's unit is the "
+        "last word of its name; times are UTC; hours are half-open, `[h, h+1)`.",
+    ]
+    for name, columns in sorted(tables.items()):
+        rows = "\n".join(f"| `{column}` | {_type_and_meaning(about)} |" for column, about in columns.items())
+        parts.append(f"## {name}\n\n| column | type | meaning |\n|---|---|---|\n{rows}")
+    if not tables:
+        parts.append("This version declares no table.")
+    return "\n\n".join(parts) + "\n"
+
+
+def declared_tables() -> Iterator[tuple[str, Mapping[str, object]]]:
+    """(table, its columns) for every `<NAME>_COLUMNS` mapping that a module of PARTS_WITH_TABLES declares itself."""
+    for module in _modules():
+        for name, value in vars(module).items():
+            if name.endswith("_COLUMNS") and not name.startswith("_") and isinstance(value, Mapping):
+                yield name.removesuffix("_COLUMNS").lower(), value
+
+
+def commented_columns(table: type) -> dict[str, object]:
+    """Columns of a class that holds one array per column: `name: Int64Array  # what it says`."""
+    found = re.finditer(r"^    (\w+): (\w+)Array(?:  # (.*))?$", inspect.getsource(table), re.M)
+    return {each[1]: (each[2].lower(), each[3] or "") for each in found}
+
+
+def _modules() -> Iterator[ModuleType]:
+    for part in pkgutil.iter_modules(watteau.__path__):
+        if part.name in PARTS_WITH_TABLES:
+            package = importlib.import_module(f"watteau.{part.name}")
+            yield package
+            for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+                yield importlib.import_module(found.name)
+
+
+def _type_and_meaning(about: object) -> str:
+    """A column is declared as (type, sentence), or as either of them."""
+    kind, meaning = about if isinstance(about, tuple) and len(about) == 2 else (about, "")
+    if isinstance(about, str):
+        kind, meaning = "", about
+    shown = kind.__name__ if isinstance(kind, type) else str(kind)
+    return f"{f'`{shown}`' if shown else ''} | {_cell(str(meaning))}"
+
+
+def _commands_below(words: str, command: Any) -> Iterator[tuple[str, Any]]:
+    below = getattr(command, "commands", None)
+    if below is None or getattr(command, "invoke_without_command", False):
+        yield words, command
+    for name, child in (below or {}).items():
+        if not child.hidden:
+            yield from _commands_below(f"{words} {name}", child)
+
+
+def _command_section(words: str, command: Any) -> str:
+    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+    arguments = [parameter for parameter in shown if parameter.param_type_name == "argument"]
+    usage = " ".join([words, *(f"{parameter.name.upper()}" for parameter in arguments), "[OPTIONS]"])
+    rows = [
+        f"| {_names(parameter)} | {_cell(parameter.help or '')} | {_default(parameter)} |"
+        for parameter in shown
+        if parameter.name != "help"
+    ]
+    table = "\n".join(["| option | meaning | default |", "|---|---|---|", *rows]) if rows else ""
+    return "\n\n".join(filter(None, [f"## {words}", (command.help or "").strip(), f"```text\n{usage}\n```", table]))
+
+
+def _names(parameter: Any) -> str:
+    if parameter.param_type_name == "argument":
+        return f"`{parameter.name.upper()}`"
+    return ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+
+
+def _default(parameter: Any) -> str:
+    if parameter.required:
+        return "required"
+    if parameter.default is None or callable(parameter.default) or parameter.default == ():
+        return ""
+    return f"`{getattr(parameter.default, 'value', parameter.default)}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
