@@ -4,9 +4,12 @@ Records (and not one array per field) because a decision touches many fields of 
 Index names: [node], [pool], [site], [tenant], [shape], [job], [worker], [block], [word], [hour].
 """
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from watteau.core.passing import Bundle
 
 i1, i2, i4, i8, f8 = np.int8, np.int16, np.int32, np.int64, np.float64
 
@@ -158,7 +161,8 @@ CYCLE = np.dtype(
 )
 
 
-class State(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class State(Bundle):
     """Everything `step` reads and changes. One owner; `step` is the only mutator. Arrays as in the record types."""
 
     cycle: Any  # [1] CYCLE
@@ -192,4 +196,3 @@ class State(NamedTuple):
     typical_pools: Any  # int8 [typical task, pool]
     scratch_node: Any  # int32 [node]
     scratch_take: Any  # int32 [node]
-    scratch_s: Any  # int64 [node * GPUs]

@@ -193,7 +193,6 @@ def build_state(
         typical_pools=_shape_rows([shape for _, shape in typical], fleet)[1],
         scratch_node=np.zeros(scratch, dtype=np.int32),
         scratch_take=np.zeros(scratch, dtype=np.int32),
-        scratch_s=np.zeros(1, dtype=np.int64),
     )
     cycle[0].cpu_binds = _cpu_binds(state)
     judge_shapes(state)
@@ -208,7 +207,7 @@ def grow_queue(state: State, room: int) -> State:
     queue[: len(state.queue)] = state.queue
     plan = np.zeros(room, dtype=np.int32)
     plan[: len(state.plan)] = state.plan
-    return state._replace(queue=queue, plan=plan, started=np.zeros(room, dtype=np.int32))
+    return replace(state, queue=queue, plan=plan, started=np.zeros(room, dtype=np.int32))
 
 
 def capacity_changes(fleet: Fleet, state: State) -> list[CapacityChange]:

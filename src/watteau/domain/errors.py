@@ -27,5 +27,5 @@ class InputError(Exception):
         super().__init__("\n".join(f"{source}: {fault}" for fault in faults))
 
 
-class InvariantBroken(Exception):
+class InvariantBroken(Exception):  # noqa: N818 - the name says what happened, as in STYLE
     """Our own mistake: the state contradicts itself. The cycle stops and the books are kept."""

@@ -5,12 +5,14 @@ any number of running jobs. Ends beyond the wheel's horizon wait in a list. Ever
 step: ends first, then arrivals. A job that ends in the second in which it started gets a further step in that second.
 """
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from watteau.core.bits import kernel, lowest_bit
 from watteau.core.layout import State
+from watteau.core.passing import Bundle
 from watteau.core.step import step_kernel
 from watteau.domain.units import NEVER_S
 
@@ -35,7 +37,8 @@ CLOCK = np.dtype(
 )
 
 
-class Clock(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Clock(Bundle):
     """The driver's own state beside the core's."""
 
     clock: Any  # [1] CLOCK
