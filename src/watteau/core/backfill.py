@@ -247,12 +247,15 @@ def _earliest_among(s: State, pool: Any, shape: Any, first: int, count: int, now
 def _choose_gang(s: State, p: int, shape: Any, at_s: int, now: int) -> None:
     pool = s.pools[p]
     most = min(most_workers_on_empty_node(pool, shape), pool.gpus if _whole_gpus(shape) > 0 else shape.workers)
-    for n in range(pool.first_node, pool.first_node + pool.nodes):
-        room = 0
-        while room < most and _gang_from(s, n, shape, room + 1, now) <= at_s:
-            room += 1
-        s.scratch_take[n] = room
-    choose_nodes(s, p, shape, True)
+    for b in range(pool.first_block, pool.first_block + pool.blocks):
+        s.scratch_room[b] = 0
+        for n in range(s.blocks[b].first_node, s.blocks[b].first_node + s.blocks[b].nodes):
+            room = 0
+            while room < most and _gang_from(s, n, shape, room + 1, now) <= at_s:
+                room += 1
+            s.scratch_take[n] = room
+            s.scratch_room[b] += room
+    choose_nodes(s, p, shape, True, now, now, -1)
 
 
 @kernel
@@ -298,5 +301,3 @@ def compress(s: State, now: int) -> None:
 @kernel
 def _overdue(s: State, job: int, now: int) -> bool:
     return bool(s.jobs[job].reserved_s < now)
-
-

@@ -31,5 +31,26 @@ def _lowest_bit_compiled(word: Any) -> Any:
     return lowest_bit_compiled
 
 
+def count_bits(word: int) -> int:
+    """How many bits of a word are set."""
+    return int(word).bit_count()
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _population_count(_context: Any, word: Any) -> Any:
+    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.int64), build
+
+
+@overload(count_bits)  # type: ignore[untyped-decorator]
+def _count_bits_compiled(word: Any) -> Any:
+    def count_bits_compiled(word: Any) -> Any:
+        return _population_count(word)
+
+    return count_bits_compiled
+
+
 #: The one way in which kernels are compiled: cached on disk, no Python objects, numpy's rules for division.
 kernel = njit(cache=True, error_model="numpy", nogil=True)

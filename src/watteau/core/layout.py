@@ -54,7 +54,7 @@ POOL = np.dtype(
     ],
     align=True,
 )
-BLOCK = np.dtype([("first_node", i4), ("nodes", i4), ("pool", i4)], align=True)
+BLOCK = np.dtype([("first_node", i4), ("nodes", i4), ("first_word", i4), ("words", i4)], align=True)
 SITE = np.dtype(
     [
         ("power_mw", i8),  # IT power of what is open and runs
@@ -196,3 +196,4 @@ class State(Bundle):
     typical_pools: Any  # int8 [typical task, pool]
     scratch_node: Any  # int32 [node]
     scratch_take: Any  # int32 [node]
+    scratch_room: Any  # int64 [block]

@@ -7,7 +7,7 @@ as possible, always inside one pool.
 
 from typing import Any
 
-from watteau.core.bits import kernel, lowest_bit
+from watteau.core.bits import count_bits, kernel, lowest_bit
 from watteau.core.feasible import expected_end_s, fits_empty_handed, fits_until, mark_dirty, mark_stale, node_future
 from watteau.core.layout import ENDED, RUNNING, State
 from watteau.core.order import charge
@@ -349,23 +349,52 @@ def _place_gang(s: State, row: Any, shape: Any, p: int, now: int, skip: int) -> 
         return _place_one_by_one(s, row, shape, p, now, skip)
     if free_workers_bound(s, p, shape.gpus) < shape.workers:
         return _CAPACITY
-    pool = s.pools[p]
     until = now + row.estimate_s
     total = 0
-    for n in range(pool.first_node, pool.first_node + pool.nodes):
-        room = 0
-        if s.nodes[n].up and s.nodes[n].gpus_free >= shape.gpus:
-            room = workers_on_node_now(s, n, shape, now, until, skip)
-        s.scratch_take[n] = room
+    pool = s.pools[p]
+    for b in range(pool.first_block, pool.first_block + pool.blocks):
+        room = _block_room_now(s, b, shape, now, until, skip)
+        s.scratch_room[b] = room
         total += room
     if total < shape.workers:
-        return _BEHIND_OTHERS
-    chosen = choose_nodes(s, p, shape, False)
+        return _BEHIND_OTHERS if not s.cycle[0].cpu_binds else _CAPACITY
+    chosen = choose_nodes(s, p, shape, False, now, until, skip)
     if chosen < 0:
         return _TOPOLOGY
     for i in range(chosen):
         take(s, row.first_worker + i, s.scratch_node[i], shape)
     return 0
+
+
+@kernel
+def _block_room_now(s: State, b: int, shape: Any, now: int, until: int, skip: int) -> int:
+    """How many of the gang's workers fit into a block until then, all at once."""
+    block = s.blocks[b]
+    most_gpus = s.open_nodes.shape[0] - 1
+    binds = s.cycle[0].cpu_binds
+    room = 0
+    for word in range(block.first_word, block.first_word + block.words):
+        for k in range(shape.gpus, most_gpus + 1):
+            bits = s.held_nodes[k, word]
+            if binds:  # only then can a node with the GPUs lack the rest
+                bits |= s.open_nodes[k, word]
+            else:
+                room += count_bits(s.open_nodes[k, word]) * (k // shape.gpus)
+            while bits:
+                n = s.word_node[word] + lowest_bit(bits)
+                bits &= bits - 1
+                room += workers_on_node_now(s, n, shape, now, until, skip)
+    return room
+
+
+@kernel
+def _fill_take(s: State, b: int, shape: Any, now: int, until: int, skip: int) -> None:
+    # How many workers fit on each node of a block, for `_fill_block`.
+    first = s.blocks[b].first_node
+    for n in range(first, first + s.blocks[b].nodes):
+        s.scratch_take[n] = 0
+        if s.nodes[n].up and s.nodes[n].gpus_free >= shape.gpus:
+            s.scratch_take[n] = workers_on_node_now(s, n, shape, now, until, skip)
 
 
 @kernel
@@ -386,23 +415,25 @@ def workers_on_node_now(s: State, n: int, shape: Any, now: int, until: int, skip
 
 
 @kernel
-def choose_nodes(s: State, p: int, shape: Any, latest_first: bool) -> int:
-    """Pick the gang's nodes from `scratch_take` (workers that fit on each node of the pool).
+def choose_nodes(s: State, p: int, shape: Any, promised: bool, now: int, until: int, skip: int) -> int:
+    """Pick the gang's nodes by `scratch_room` (workers that fit into each block of the pool).
 
     Writes one node per worker to `scratch_node`; returns the number of workers, or -1 when the gang must sit in one
-    block and none is large enough. `latest_first` prefers the nodes that come free last (for reservations: what comes
-    free earlier stays open to others).
+    block and none is large enough. For a promise `scratch_take` (workers that fit on each node) is given, and nodes
+    that come free last are preferred: what comes free earlier stays open to others.
     """
     pool = s.pools[p]
     best = -1
     best_room = 1 << 40
     for b in range(pool.first_block, pool.first_block + pool.blocks):
-        room = _block_room(s, b)
+        room = s.scratch_room[b]
         if room >= shape.workers and room < best_room:
             best = b
             best_room = room
     if best >= 0:
-        _fill_block(s, best, shape, 0, shape.workers, latest_first)
+        if not promised:
+            _fill_take(s, best, shape, now, until, skip)
+        _fill_block(s, best, shape, 0, shape.workers, promised)
         return int(shape.workers)
     if shape.topology == _ONE_BLOCK_REQUIRED:
         return -1
@@ -411,7 +442,7 @@ def choose_nodes(s: State, p: int, shape: Any, latest_first: bool) -> int:
         best = -1
         best_room = 0
         for b in range(pool.first_block, pool.first_block + pool.blocks):
-            room = _block_room(s, b)
+            room = s.scratch_room[b]
             if room >= shape.workers - done and (best_room < shape.workers - done or room < best_room):
                 best = b  # holds the rest: the smallest of those
                 best_room = room
@@ -419,22 +450,16 @@ def choose_nodes(s: State, p: int, shape: Any, latest_first: bool) -> int:
                 best = b  # none holds the rest yet: the largest
                 best_room = room
         count = min(best_room, shape.workers - done)
-        _fill_block(s, best, shape, done, count, latest_first)
+        if not promised:
+            _fill_take(s, best, shape, now, until, skip)
+        _fill_block(s, best, shape, done, count, promised)
+        s.scratch_room[best] = 0
         done += count
     return int(done)
 
 
 @kernel
-def _block_room(s: State, b: int) -> int:
-    first = s.blocks[b].first_node
-    room = 0
-    for n in range(first, first + s.blocks[b].nodes):
-        room += s.scratch_take[n]
-    return room
-
-
-@kernel
-def _fill_block(s: State, b: int, shape: Any, done: int, count: int, latest_first: bool) -> None:
+def _fill_block(s: State, b: int, shape: Any, done: int, count: int, promised: bool) -> None:
     # Few nodes for the gang: the largest room first, and for the rest the smallest room that holds it.
     first = s.blocks[b].first_node
     last = first + s.blocks[b].nodes
@@ -446,7 +471,7 @@ def _fill_block(s: State, b: int, shape: Any, done: int, count: int, latest_firs
             room = min(s.scratch_take[n], count)
             if room == 0:
                 continue
-            at = s.available_s[room * shape.gpus - 1, n] if latest_first else 0
+            at = s.available_s[room * shape.gpus - 1, n] if promised else 0
             spare = s.scratch_take[n] - room
             if (
                 best < 0
@@ -512,9 +537,7 @@ def start_where_promised(s: State, job: int, now: int) -> bool:
 @kernel
 def _fits_together(s: State, n: int, shape: Any, together: int, now: int, until: int) -> bool:
     if shape.milli > 0:  # promised a whole GPU each
-        return fits_until(
-            s, n, together, together * shape.cpu_milli, together * shape.memory_mib, now, until, -1
-        )
+        return fits_until(s, n, together, together * shape.cpu_milli, together * shape.memory_mib, now, until, -1)
     return fits_until(
         s, n, together * shape.gpus, together * shape.cpu_milli, together * shape.memory_mib, now, until, -1
     )

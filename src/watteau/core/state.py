@@ -126,7 +126,7 @@ def build_state(
         row.closes_s = row.reopens_s = NEVER_S
         for start in range(0, count, pool.nodes_per_block):
             size = min(pool.nodes_per_block, count - start)
-            block_rows[block] = (node, size, index)
+            block_rows[block] = (node, size, len(word_node), -(-size // WORD_BITS))
             for word_start in range(0, size, WORD_BITS):
                 word_node.append(node)
                 for bit in range(min(WORD_BITS, size - word_start)):
@@ -154,10 +154,7 @@ def build_state(
     # Sites are tried in the order of the energy that a GPU-hour costs there: one shared supply, so PUE decides.
     pue_of_pool = outlook.pue[[site_of[site.id] for site, _ in pools], :]
     typical_rows = np.array(
-        [
-            (share, *_gpu_split(shape), shape.cpu_milli, shape.memory_mib)
-            for share, shape in typical
-        ],
+        [(share, *_gpu_split(shape), shape.cpu_milli, shape.memory_mib) for share, shape in typical],
         dtype=np.float64,
     ).reshape(-1, 5)
     scratch = max(nodes_total, len(tenant_rows), max((shape.workers for shape in shapes), default=1)) + 1
@@ -193,6 +190,7 @@ def build_state(
         typical_pools=_shape_rows([shape for _, shape in typical], fleet)[1],
         scratch_node=np.zeros(scratch, dtype=np.int32),
         scratch_take=np.zeros(scratch, dtype=np.int32),
+        scratch_room=np.zeros(blocks_total, dtype=np.int64),
     )
     cycle[0].cpu_binds = _cpu_binds(state)
     judge_shapes(state)
@@ -216,9 +214,7 @@ def capacity_changes(fleet: Fleet, state: State) -> list[CapacityChange]:
     pools = list(fleet.pools())
     for index, (site, pool) in enumerate(pools):
         first = int(state.pools[index]["first_node"])
-        outages = [
-            (to_epoch_s(o.start), to_epoch_s(o.end)) for o in site.outages if not o.pools or pool.id in o.pools
-        ]
+        outages = [(to_epoch_s(o.start), to_epoch_s(o.end)) for o in site.outages if not o.pools or pool.id in o.pools]
         for phase in sorted(site.phases, key=lambda phase: phase.opens):
             count = sum(nodes for pool_id, nodes in phase.nodes if pool_id == pool.id)
             opens = to_epoch_s(phase.opens)
@@ -332,10 +328,9 @@ def _cpu_binds(state: State) -> bool:
         for p, pool in enumerate(state.pools):
             if state.shape_pools[index, p]:
                 gpus = int(shape.gpus) + int(shape.milli) / GPU_MILLI
-                if (
-                    int(shape.cpu_milli) * int(pool.gpus) > gpus * int(pool.cpu_milli)
-                    or int(shape.memory_mib) * int(pool.gpus) > gpus * int(pool.memory_mib)
-                ):
+                if int(shape.cpu_milli) * int(pool.gpus) > gpus * int(pool.cpu_milli) or int(shape.memory_mib) * int(
+                    pool.gpus
+                ) > gpus * int(pool.memory_mib):
                     return True
     return False
 

@@ -277,9 +277,7 @@ def _start_in_order(s: State, now: int) -> None:
     at = cycle.queue_head
     if blocked:
         at = cycle.queue_tail
-        while at > cycle.queue_head and (
-            s.queue[at - 1].shape < 0 or s.jobs[s.queue[at - 1].job].reason == 0
-        ):
+        while at > cycle.queue_head and (s.queue[at - 1].shape < 0 or s.jobs[s.queue[at - 1].job].reason == 0):
             at -= 1
     cycle.scan_all = 0
     tail = cycle.queue_tail
@@ -322,9 +320,8 @@ def _decide(s: State, now: int) -> None:
             cycle.scan_all = 1
     if cycle.planned == 0:
         cycle.freed_early = 0
-    elif (
-        (cycle.freed_early and now - cycle.compressed_s >= policy.compress_every_s)
-        or (policy.reservations == 1 and cycle.dirty > 0)
+    elif (cycle.freed_early and now - cycle.compressed_s >= policy.compress_every_s) or (
+        policy.reservations == 1 and cycle.dirty > 0
     ):
         compress(s, now)
     first = True
@@ -423,9 +420,7 @@ def _may_fit_freed(s: State, job: int, freed: Any, now: int) -> bool:
                 s.nodes[n].up
                 and s.nodes[n].gpus_free >= shape.gpus
                 and s.shape_pools[row.shape, s.nodes[n].pool]
-                and fits_until(
-                    s, n, shape.gpus, shape.cpu_milli, shape.memory_mib, now, now + row.estimate_s, job
-                )
+                and fits_until(s, n, shape.gpus, shape.cpu_milli, shape.memory_mib, now, now + row.estimate_s, job)
             ):
                 return True
         return False

@@ -218,5 +218,3 @@ def running_on(s: State, first_node: int, count: int) -> Any:
                 total += 1
                 w = s.workers[w].next
     return np.unique(found)
-
-
