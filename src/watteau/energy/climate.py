@@ -24,9 +24,7 @@ _WARMEST_HOUR = 15.0
 _WEATHER_SD_C, _WEATHER_MEMORY_H = 3.3, 60.0
 
 
-def outdoor_temperature_c(
-    latitude: float, longitude: float, start_hour_s: int, hours: int, seed: int
-) -> Float64Array:
+def outdoor_temperature_c(latitude: float, longitude: float, start_hour_s: int, hours: int, seed: int) -> Float64Array:
     """[hour] made-up outdoor temperature: season + hour of the day + weather with a memory of days.
 
     Within 1,000 km of a known station the season is that of the stations, weighted by nearness; elsewhere it is a rough

@@ -1,4 +1,4 @@
-"""Renewable supply by hour: capacity factors read from a file or generated, and contracts times factors in integer Wh."""
+"""Supply by hour: capacity factors read from a file or generated, and contracts times factors in integer Wh."""
 
 import csv
 from collections.abc import Collection, Iterable, Iterator
@@ -33,7 +33,7 @@ _FEB_29_HOUR = (31 + 28) * 24
 
 @dataclass(frozen=True, slots=True)
 class CapacityFactors:
-    """Output of each technology as a share of its capacity, hour by hour from `first_hour_s` (UTC, start of the hour)."""
+    """Output of each technology as a share of its capacity, by hour from `first_hour_s` (UTC, start of the hour)."""
 
     source: str
     synthetic: bool
@@ -153,8 +153,8 @@ def aligned_rows(factors: CapacityFactors, start_hour_s: int, hours: int) -> tup
                 Fault(
                     0,
                     "hour_utc",
-                    f"{factors.hours} hours from {from_epoch_s(factors.first_hour_s):%Y-%m-%d %H:%M}, which say nothing "
-                    f"about {missing:%Y-%m-%d %H:%M}",
+                    f"{factors.hours} hours from {from_epoch_s(factors.first_hour_s):%Y-%m-%d %H:%M}, which say "
+                    f"nothing about {missing:%Y-%m-%d %H:%M}",
                     "the simulated hours, or a whole year that can be aligned by hour of year",
                 )
             ],
@@ -266,13 +266,13 @@ def _lines(source: str, file: BinaryIO) -> Iterator[tuple[int, list[str]]]:
             raise InputError(source, [Fault(number, "", "not UTF-8 CSV text", "numbers")]) from error
 
 
-def _read_row(
-    cells: list[str], columns: list[int], line: int, faults: list[Fault]
-) -> tuple[int | None, list[float]]:
+def _read_row(cells: list[str], columns: list[int], line: int, faults: list[Fault]) -> tuple[int | None, list[float]]:
     if len(cells) != len(columns):
         faults.append(Fault(line, "", f"{len(cells)} cells", f"{len(columns)} cells"))
         return None, []
-    row = [_read_factor(cells[at], technology, line, faults) for at, technology in zip(columns[1:], WEATHER, strict=True)]
+    row = [
+        _read_factor(cells[at], technology, line, faults) for at, technology in zip(columns[1:], WEATHER, strict=True)
+    ]
     return _read_hour(cells[columns[0]], line, faults), row
 
 
@@ -351,7 +351,7 @@ def _follows_summer_time(solar: Float64Array, first_hour_s: int) -> bool:
 # --- the calibrated generator ----------------------------------------------------------------------------------------
 # All figures below are summaries (means, quantiles, autocorrelations) that we computed from the French hourly capacity
 # factors of 2013, 2014 and 2016 in robingirard/Energy-Alternatives-Planning (MIT; from RTE), hours moved from French
-# clock time to UTC. No row of those series is shipped. The yearly means they imply are those of field notes 5 "Resource".
+# clock time to UTC. No row of those series is shipped. The yearly means they imply are in field notes 5 "Resource".
 
 #: Levels of the wind quantiles below.
 _LEVELS = (0.0005, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.9995)
@@ -444,7 +444,8 @@ def clear_sky(hour_s: Int64Array) -> Float64Array:
             air_mass = 1 / (up + 0.50572 * (np.degrees(np.arcsin(up)) + 6.07995) ** -1.6364)
             beam = 0.7 ** (air_mass**0.678)
             output += np.where(height > 0, 0.85 * beam * np.clip(on_panel, 0, None) + 0.15 * np.sqrt(beam) * up, 0.0)
-    return output / (substeps * len(_SUN_POINTS))
+    mean: Float64Array = output / (substeps * len(_SUN_POINTS))
+    return mean
 
 
 def _river(hour_s: Int64Array, slow: Float64Array, fast: Float64Array) -> Float64Array:
@@ -479,7 +480,7 @@ def _cascade(noise: Float64Array, memory_h: float, smoothing_h: float) -> Float6
     return smoothed
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def ar1(noise: Float64Array, memory: float) -> Float64Array:
     """x[t] = memory x[t-1] + sqrt(1 - memory^2) noise[t], begun in its steady state: unit variance throughout."""
     series = np.empty(len(noise))
@@ -487,4 +488,3 @@ def ar1(noise: Float64Array, memory: float) -> Float64Array:
     for t in range(len(noise)):
         series[t] = noise[t] if t == 0 else memory * series[t - 1] + gain * noise[t]
     return series
-
