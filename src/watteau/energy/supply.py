@@ -452,7 +452,8 @@ def _river(hour_s: Int64Array, slow: Float64Array, fast: Float64Array) -> Float6
     level = by_month(hour_s, _RIVER_MONTH) + np.array(_RIVER_HOUR)[(hour_s % DAY_S) // HOUR_S]
     for noise, (spread, memory_h) in ((slow, _RIVER_SLOW), (fast, _RIVER_FAST)):
         level = level + spread * ar1(noise, np.exp(-1 / memory_h))
-    return np.clip(level, *_RIVER_RANGE)
+    river: Float64Array = np.clip(level, *_RIVER_RANGE)
+    return river
 
 
 def year_share(moment_s: Int64Array) -> Float64Array:
