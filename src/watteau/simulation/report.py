@@ -19,7 +19,9 @@ from watteau.domain.units import DAY_S, HOUR_S, WEEK_S, Int64Array, from_epoch_s
 Json = dict[str, Any]
 
 _WEEK_H = WEEK_S // HOUR_S
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+#: Where there is no figure.
+_NONE = "\N{EN DASH}"
 #: At most this many rows in a table of the page; longer series are summed by day, then by month.
 _TABLE_ROWS = 62
 _SITE_COLOURS = 6
@@ -195,7 +197,7 @@ def _share(part: int, whole: int) -> str:
     per_mille = part * 1_000 // whole
     if 10 <= per_mille < 990:
         return f"{round(part * 100 / whole)} %"
-    return f"{max(per_mille, 1) / 10:.1f} %"
+    return f"{per_mille / 10:.1f} %" if per_mille else "under 0.1 %"
 
 
 def _energy(wh: int) -> str:
@@ -215,7 +217,7 @@ def _span(seconds: float) -> str:
     """A duration in the largest unit that reads well."""
     if seconds < 1:
         return "0 s"
-    for size, unit, most in ((1, "s", 99), (60, "min", 99), (3_600, "h", 48)):
+    for size, unit, most in ((1, "s", 59.4), (60, "min", 59.4), (3_600, "h", 48)):
         if seconds / size <= most:
             value = seconds / size
             return f"{value:.1f} {unit}" if value < 10 and size > 1 and value % 1 >= 0.05 else f"{value:.0f} {unit}"
@@ -249,7 +251,7 @@ def _match_title(content: ReportContent) -> str:
     if not load:
         return "The sites drew no power"
     if not supply:
-        return "No renewable supply was contracted: none of the load was matched"
+        return "No renewable supply in these hours: none of the load was matched"
     return f"Renewables covered {_share(int(content.matched_wh.sum()), load)} of the load, hour by hour"
 
 
@@ -258,12 +260,12 @@ def _lede(content: ReportContent) -> str:
     if not load:
         return "No node was on in this run, so there is nothing to match."
     if not supply:
-        return f"The sites drew {_energy(load)} and had no renewable contract."
+        return f"The sites drew {_energy(load)}; no contract delivered renewable energy in these hours."
     matched = int(content.matched_wh.sum())
     ratio = _share(supply, load) if supply <= load else f"{supply * 100 / load:.0f} %"
     surplus = supply - matched
     sentence = (
-        f"The sites drew {_energy(load)}; the contracts delivered {_energy(supply)}, which is {ratio} of that by volume. "
+        f"The sites drew {_energy(load)}; the contracts delivered {_energy(supply)}, {ratio} of that by volume. "
         f"Counted in the hour it was needed, {_share(matched, load)} was renewable."
     )
     if surplus and load - matched:
@@ -275,19 +277,18 @@ def _headline(content: ReportContent) -> list[tuple[str, str, str]]:
     """(figure, what it is, one more thing to know)."""
     load, supply, matched = (int(a.sum()) for a in (content.load_wh, content.supply_wh, content.matched_wh))
     busy, there = int(content.busy_gpu_milli_s.sum()), int(content.open_gpu_milli_s.sum())
-    none = "–"
     started = "all of them started" if content.jobs_started == content.jobs else f"{content.jobs_started:,} started"
-    wait = none if content.wait_p50_s is None else _span(content.wait_p50_s)
+    wait = _NONE if content.wait_p50_s is None else _span(content.wait_p50_s)
     tail = "no job started" if content.wait_p99_s is None else f"99 % started within {_span(content.wait_p99_s)}"
     return [
-        (_share(matched, load) if load else none, "matched hour by hour", "renewable supply in the hour of the load"),
+        (_share(matched, load) if load else _NONE, "matched hour by hour", "renewable supply in the hour of the load"),
         (
-            (_share(supply, load) if supply <= load else f"{supply * 100 / load:.0f} %") if load else none,
+            (_share(supply, load) if supply <= load else f"{supply * 100 / load:.0f} %") if load else _NONE,
             "by yearly volume" if content.hours >= 8_760 else "by volume",
             "supply over load, whatever the hour",
         ),
         (_energy(load), "drawn by the sites", "at the meter, cooling included"),
-        (_share(busy, there) if there else none, "of GPU time in use", f"{_three(busy / 3_600_000)} GPU hours"),
+        (_share(busy, there) if there else _NONE, "of GPU time in use", f"{_three(busy / 3_600_000)} GPU hours"),
         (f"{content.jobs:,}", "jobs" if content.jobs != 1 else "job", started if content.jobs else "nothing was asked"),
         (wait, "median wait", tail),
     ]
@@ -329,7 +330,7 @@ class _Table:
     """A table of the page: head and rows of text; the first column names the row."""
 
     head: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     caption: str
 
 
@@ -354,10 +355,10 @@ def _hours_axis(content: ReportContent) -> Json:
     return {"x0": _stamp(content.first_hour_s), "dx": HOUR_S * 1_000}
 
 
-def _mw(wh: Int64Array) -> list[float]:
-    """Energy of an hour in Wh is mean power in W; four digits are enough to draw."""
+def _drawn(wh: Int64Array) -> list[float]:
+    """Mean power in MW (an hour's Wh are W), with the last hour given again so that its step has a width."""
     digits = 4 if int(wh.max(initial=0)) < 10_000_000 else 2
-    return [round(float(v), digits) for v in wh / 1e6]
+    return [round(float(v), digits) for v in (*wh / 1e6, *wh[-1:] / 1e6)]
 
 
 def _match(content: ReportContent) -> _Chart:
@@ -369,24 +370,24 @@ def _match(content: ReportContent) -> _Chart:
             {
                 "type": "scatter",
                 "mode": "lines",
-                "name": name,
+                "name": _cut(name),
                 "stackgroup": "load",
                 "line": {"shape": "hv", "width": 0},
                 "fillcolor": _site_colour(index),
-                "y": _mw(content.site_wh[index]),
+                "y": _drawn(content.site_wh[index]),
                 "hovertemplate": "%{y:.2f} MW",
                 **_hours_axis(content),
             }
         )
+    line: Json = {"type": "scatter", "mode": "lines", "y": _drawn(content.supply_wh), **_hours_axis(content)}
+    halo: Json = {"line": {"shape": "hv", "width": 5.5, "color": "--card"}, "hoverinfo": "skip", "showlegend": False}
+    traces.append(line | halo)  # keeps the line legible on every colour below it
     traces.append(
-        {
-            "type": "scatter",
-            "mode": "lines",
+        line
+        | {
             "name": "Renewable supply",
             "line": {"shape": "hv", "width": 2.5, "color": "--supply"},
-            "y": _mw(content.supply_wh),
             "hovertemplate": "%{y:.2f} MW",
-            **_hours_axis(content),
         }
     )
     whole = content.hours <= _WEEK_H
@@ -405,8 +406,8 @@ def _match(content: ReportContent) -> _Chart:
         )
     load, supply = content.load_wh, content.supply_wh
     short = int((supply < load).sum())
-    summary = f"Over {_length(content.hours)}, supply fell short of the load in {short:,} and covered it in "
-    summary += f"{content.hours - short:,}."
+    summary = f"Over {_length(content.hours)}, supply fell short of the load in {_count(short, 'hour')} "
+    summary += f"and covered it in {content.hours - short:,}."
     layout: Json = {
         "xaxis": axis,
         "yaxis": {"title": {"text": "MW"}, "rangemode": "tozero", "fixedrange": True},
@@ -441,8 +442,9 @@ def _hour_table(content: ReportContent) -> _Table:
     """Load, supply and match by hour, day or month, whichever fits."""
     hour_s = content.first_hour_s + HOUR_S * np.arange(content.hours, dtype=np.int64)
     moments = hour_s.astype("datetime64[s]")
-    for unit, caption in (("h", "hour"), ("D", "day"), ("M", "month"), ("Y", "year")):
+    for unit, name in (("h", "hour"), ("D", "day"), ("M", "month"), ("Y", "year")):
         keys, at = np.unique(moments.astype(f"datetime64[{unit}]"), return_inverse=True)
+        caption = name
         if len(keys) <= _TABLE_ROWS:
             break
     sums = []
@@ -451,8 +453,10 @@ def _hour_table(content: ReportContent) -> _Table:
         np.add.at(total, at, series)
         sums.append([int(v) for v in total])
     rows = [
-        (str(key).replace("T", " ") + (":00" if unit == "h" else ""), _energy(load), _energy(supply), _energy(matched))
-        + ((_share(matched, load) if load else "–"),)
+        (
+            str(key).replace("T", " ") + (":00" if unit == "h" else ""),
+            *(_energy(load), _energy(supply), _energy(matched), _share(matched, load) if load else _NONE),
+        )
         for key, load, supply, matched in zip(keys, *sums, strict=True)
     ]
     return _Table(
@@ -463,9 +467,12 @@ def _hour_table(content: ReportContent) -> _Table:
 def _heat(content: ReportContent) -> _Chart:
     days, share = _day_by_hour(content)
     hour_of_day = (content.first_hour_s // HOUR_S + np.arange(content.hours)) % 24
-    load, matched = (np.bincount(hour_of_day, weights=a, minlength=24) for a in (content.load_wh, content.matched_wh))
+    load, matched = np.zeros(24, dtype=np.int64), np.zeros(24, dtype=np.int64)
+    np.add.at(load, hour_of_day, content.load_wh)
+    np.add.at(matched, hour_of_day, content.matched_wh)
     known = np.flatnonzero(load > 0)
     by_hour = np.divide(matched, load, out=np.zeros(24), where=load > 0)
+    said = [_share(int(part), int(whole)) if whole else _NONE for part, whole in zip(matched, load, strict=True)]
     title = "No hour had any load to match"
     summary = title + "."
     if len(known):
@@ -474,11 +481,11 @@ def _heat(content: ReportContent) -> _Chart:
             title = summary = "No hour of any day was matched"
         elif by_hour[best] - by_hour[worst] < 0.02:
             title = "The match hardly depends on the hour of the day"
-            summary = f"By hour of the day it stays near {_percent(by_hour[best])}."
+            summary = f"By hour of the day it stays near {said[best]}."
         else:
             title = f"{worst:02d}:00 is the hardest hour to match, {best:02d}:00 the easiest"
-            summary = f"Matched share by hour of the day: {_percent(by_hour[worst])} at {worst:02d}:00, "
-            summary += f"{_percent(by_hour[best])} at {best:02d}:00 UTC."
+            summary = f"Matched share by hour of the day: {said[worst]} at {worst:02d}:00, "
+            summary += f"{said[best]} at {best:02d}:00 UTC."
     figure: Json = {
         "data": [
             {
@@ -491,11 +498,11 @@ def _heat(content: ReportContent) -> _Chart:
                 "colorscale": "heat",
                 "hoverongaps": False,
                 "hovertemplate": "%{x|%d %b %Y}, %{y:02d}:00<br>%{z} % matched<extra></extra>",
-                "colorbar": {"title": {"text": "matched"}, "ticksuffix": " %", "thickness": 10, "outlinewidth": 0},
+                "colorbar": {"ticksuffix": " %", "thickness": 10, "outlinewidth": 0, "nticks": 5},
             }
         ],
         "layout": {
-            "xaxis": {"type": "date" if len(days) > 1 else "category", "showgrid": False},
+            "xaxis": {"type": "date", "showgrid": False},
             "yaxis": {
                 "title": {"text": "hour (UTC)"},
                 "tickvals": [0, 6, 12, 18, 23],
@@ -507,13 +514,10 @@ def _heat(content: ReportContent) -> _Chart:
         },
         "height": 420,
     }
-    rows = [
-        (f"{hour:02d}:00", _energy(int(load[hour])), _energy(int(matched[hour])), _percent(by_hour[hour]))
-        for hour in known
-    ]
+    rows = [(f"{hour:02d}:00", _energy(int(load[hour])), _energy(int(matched[hour])), said[hour]) for hour in known]
     table = _Table(("Hour of day (UTC)", "Load", "Matched", "Share"), rows, "The match by hour of the day")
     reading = "Each column is a day, each row an hour of it. Bright: fully renewable. Dark: nothing matched."
-    return _Chart("heat", title, reading, summary, figure if len(known) else None, table)
+    return _Chart("heat", title, reading, summary, figure if len(known) and len(days) > 1 else None, table)
 
 
 def _day_by_hour(content: ReportContent) -> tuple[list[str], list[list[float | None]]]:
@@ -531,10 +535,6 @@ def _day_by_hour(content: ReportContent) -> tuple[list[str], list[list[float | N
     return days, [[None if np.isnan(v) else float(int(v)) for v in row] for row in grid]
 
 
-def _percent(share: float) -> str:
-    return f"{share * 100:.0f} %"
-
-
 def _use(content: ReportContent) -> _Chart:
     daily = content.hours > 31 * 24
     names, busy, there = content.site_names, content.busy_gpu_milli_s, content.open_gpu_milli_s
@@ -547,7 +547,7 @@ def _use(content: ReportContent) -> _Chart:
         {
             "type": "scatter",
             "mode": "lines" if share.shape[1] > 1 else "markers",
-            "name": name,
+            "name": _cut(name),
             "x0": _stamp(origin_s),
             "dx": step * HOUR_S * 1_000,
             "y": [None if np.isnan(v) else round(float(v), 1) for v in share[index]],
@@ -579,7 +579,7 @@ def _use(content: ReportContent) -> _Chart:
         },
         "height": 380,
     }
-    rows = [(name, _three(b / 3_600_000), _three(t / 3_600_000), _share(b, t) if t else "–") for name, b, t in totals]
+    rows = [(name, _three(b / 3_600_000), _three(t / 3_600_000), _share(b, t) if t else _NONE) for name, b, t in totals]
     table = _Table(("Site", "GPU hours in use", "GPU hours open", "Share"), rows, "Use of the GPUs by site")
     summary = "Over the whole run: " + ", ".join(f"{name} {text}" for name, _, text in open_sites) + "."
     return _Chart("use", title, reading, summary, figure, table)
@@ -693,17 +693,17 @@ def _log(seconds: float) -> float:
     return round(float(np.log10(max(seconds, 1.0))), 4)
 
 
-def _cut(label: str) -> str:
+def _cut(label: str, most: int = 24) -> str:
     """A label short enough for an axis, with Plotly's own markup disarmed."""
-    plain = label.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") if len(label) <= 24 else ""
-    return plain or _cut(label[:22].rstrip() + "…" if len(label) > 24 else " ")
+    short = label if len(label) <= most else label[: most - 1].rstrip() + "…"
+    return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") or " "
 
 
 def _reasons(content: ReportContent) -> _Chart:
     rows = sorted((row for row in content.reasons if row.waited_s > 0), key=lambda row: -row.waited_s)
     reading = "Share of the jobs' waiting time by the reason that was shown for it."
     if not rows:
-        return _Chart("reasons", "No job had to wait", reading, "No waiting time was recorded.", None, None)
+        return _Chart("reasons", "No waiting time was recorded", reading, "There is no reason to show.", None, None)
     total = sum(row.waited_s for row in rows)
     title = f"{_share(rows[0].waited_s, total)} of all waiting had one reason: {rows[0].label[:80]}"
     figure: Json = {
@@ -724,7 +724,7 @@ def _reasons(content: ReportContent) -> _Chart:
             "xaxis": {"range": [0, min(112, rows[0].waited_s * 118 / total)], "ticksuffix": " %", "fixedrange": True},
             "yaxis": {
                 "tickvals": list(range(len(rows))),
-                "ticktext": [_cut(row.label) for row in rows],
+                "ticktext": [_cut(row.label, 44) for row in rows],
                 "range": [len(rows) - 0.5, -0.5],
                 "automargin": True,
                 "showgrid": False,
@@ -758,11 +758,13 @@ def _site_table(content: ReportContent) -> _Table | None:
     rows = []
     for row in content.sites:
         it, meter = row.job_wh + row.idle_wh, row.job_wh + row.idle_wh + row.overhead_wh
-        use = f"{row.gpu_hours * 100 / row.open_gpu_hours:.0f} %" if row.open_gpu_hours else "–"
+        use = f"{row.gpu_hours * 100 / row.open_gpu_hours:.0f} %" if row.open_gpu_hours else _NONE
         rows.append(
-            (row.label, f"{row.jobs:,}", f"{row.gpu_hours:,.0f}", use, _energy(row.job_wh), _energy(row.idle_wh))
-            + (_energy(row.overhead_wh), _energy(meter), f"{meter / it:.2f}" if it else "–")
-            + (_share(row.matched_wh, meter) if meter else "–",)
+            (
+                *(row.label, f"{row.jobs:,}", f"{row.gpu_hours:,.0f}", use, _energy(row.job_wh), _energy(row.idle_wh)),
+                *(_energy(row.overhead_wh), _energy(meter), f"{meter / it:.2f}" if it else _NONE),
+                _share(row.matched_wh, meter) if meter else _NONE,
+            )
         )
     return _Table(head, rows, "The sites") if rows else None
 
@@ -772,7 +774,7 @@ def _tenant_table(content: ReportContent) -> _Table | None:
     rows = []
     for row in sorted(content.tenants, key=lambda row: -row.gpu_hours):
         wait = waits.get(row.label)
-        half, tail = (_span(wait.p50_s), _span(wait.p99_s)) if wait else ("–", "–")
+        half, tail = (_span(wait.p50_s), _span(wait.p99_s)) if wait else (_NONE, _NONE)
         rows.append((row.label, f"{row.jobs:,}", f"{row.gpu_hours:,.0f}", _energy(row.energy_wh), half, tail))
     head = ("Tenant", "Jobs", "GPU hours", "Jobs' energy", "Median wait", "99 % within")
     return _Table(head, rows, "The tenants") if rows else None
