@@ -256,6 +256,8 @@ def _lines(source: str, file: BinaryIO) -> Iterator[tuple[int, list[str]]]:
     number = 1
     while raw := file.readline(MAX_LINE_BYTES + 1):
         number += 1
+        if number > 2 * MAX_ROWS:
+            raise InputError(source, [Fault(number, "", "too many lines", f"at most {MAX_ROWS:,} rows")])
         if len(raw) > MAX_LINE_BYTES:
             raise InputError(source, [Fault(number, "", f"a line over {MAX_LINE_BYTES:,} bytes", "one short row")])
         try:
