@@ -123,14 +123,14 @@ def is_sorted(submit_s: Int64Array, job_id: Int64Array) -> bool:
     return bool(np.all(later | ((submit_s[1:] == submit_s[:-1]) & (job_id[1:] > job_id[:-1]))))
 
 
-def check_unique_ids(job_id: Int64Array, line: Int64Array, faults: Faults, column: str, expected: str) -> None:
-    """Record a fault at each line whose job id stood on an earlier line."""
+def check_unique_ids(job_id: Int64Array, line: Int64Array | None, faults: Faults, column: str, expected: str) -> None:
+    """Record a fault at each line whose job id stood on an earlier line; without lines they are the rows from 1."""
     if bool(np.all(job_id[1:] > job_id[:-1])):
         return
     order = np.argsort(job_id, kind="stable")
     again = np.flatnonzero(job_id[order][1:] == job_id[order][:-1])
     for row in np.sort(order[again + 1]).tolist():
-        faults.add(int(line[row]), column, f"{job_id[row]}, a second time", expected)
+        faults.add(row + 1 if line is None else int(line[row]), column, f"{job_id[row]}, a second time", expected)
 
 
 def no_jobs(faults: Faults, what: str) -> InputError:

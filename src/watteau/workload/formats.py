@@ -65,6 +65,8 @@ def _beginning(path: Path, size: int) -> bytes:
             return file.read(size)
     except OSError as error:
         raise _unreadable(path, 0, error.strerror or str(error), "a file that can be read") from None
+    except ValueError as error:  # a zero byte in the path
+        raise _unreadable(path, 0, str(error), "a file that can be read") from None
 
 
 def _first_line(path: Path) -> tuple[int, str]:
