@@ -99,6 +99,7 @@ def generate(
     gpus_of_size = np.array([gpus for gpus in JOBS_BY_GPUS if gpus <= capacity_gpus], dtype=np.int64)
     weights = np.array([float(JOBS_BY_GPUS[gpus]) for gpus in gpus_of_size.tolist()])
     target_gpu_s = load * capacity_gpus * duration_s
+    tenant_weights: Float64Array = np.arange(1, len(tenants) + 1, dtype=np.float64) ** -TENANT_ZIPF
     rng = np.random.Generator(np.random.PCG64(seed))
     mean_gpu_s = _mean_gpu_s(rng, gpus_of_size, weights)
     check_count(source, target_gpu_s, mean_gpu_s)
@@ -116,7 +117,7 @@ def generate(
             shape=size[:kept].astype(np.int32),
             runtime_s=runtime_s[:kept],
             limit_s=limit_s[:kept],
-            tenant=draw(rng, 1.0 / np.arange(1, len(tenants) + 1) ** TENANT_ZIPF, kept).astype(np.int32),
+            tenant=draw(rng, tenant_weights, kept).astype(np.int32),
             priority_class=(rng.random(kept) < URGENT_SHARE).astype(np.int16),
         )
     columns = {name: jobs.take(name) for name in ("shape", "runtime_s", "limit_s", "tenant", "priority_class")}
@@ -177,8 +178,8 @@ def _notes(capacity_gpus: int, load: float, duration_s: int, seed: int) -> list[
         f"synthetic: every job was generated (seed {seed}) to load {capacity_gpus} GPUs {load:g} over "
         f"{duration_s / DAY_S:g} days from Monday 00:00",
         "sizes and run times: quantiles of Alibaba PAI, cluster-trace-gpu-v2020, via the GAIA artefact",
-        "estimates and limits: round values (Tsafrir et al. 2005), accuracy spread evenly (Mu'alem and Feitelson 2001); "
-        f"{KILLED_SHARE:.0%} killed by their limit is assumed",
+        "estimates and limits: round values (Tsafrir et al. 2005), accuracy spread evenly "
+        f"(Mu'alem and Feitelson 2001); {KILLED_SHARE:.0%} killed by their limit is assumed",
         "arrivals: daily cycle of Lublin and Feitelson 2003; the weekend at "
         f"{WEEKEND_FACTOR:.0%} of a working day is assumed",
         f"tenants: Zipf with exponent {TENANT_ZIPF:g}, and {URGENT_SHARE:.0%} of the jobs in priority class 1: assumed",
