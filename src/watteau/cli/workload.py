@@ -1,6 +1,7 @@
 """`watteau workload`: describe a trace, generate one, convert one to Watteau's own file at a wanted load."""
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,14 @@ workload_app = typer.Typer(name="workload", help="Job traces: describe, generate
 _WIDTH = 80
 _EXIT_WRONG_INPUT = 2
 
+
+def _finite(value: float | None) -> float | None:
+    """NaN is neither below a minimum nor above a maximum, so that Typer lets it through."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    return value
+
+
 Timezone = Annotated[str, typer.Option(help="Time zone of the times in an sacct export (IANA name).")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same jobs.")]
 
@@ -47,8 +56,10 @@ def describe_command(
 def generate_command(
     out: Annotated[Path, typer.Argument(help="The Parquet file to write.")],
     gpus: Annotated[int, typer.Option(min=1, help="GPUs of the fleet that is to be loaded.")],
-    load: Annotated[float, typer.Option(min=0.001, max=100.0, help="GPU-seconds asked for, over those there are.")],
-    days: Annotated[float, typer.Option(min=0.001, max=36_500, help="How long jobs arrive.")],
+    load: Annotated[
+        float, typer.Option(min=0.001, max=100.0, callback=_finite, help="GPU-seconds asked for, over those there are.")
+    ],
+    days: Annotated[float, typer.Option(min=0.001, max=36_500, callback=_finite, help="How long jobs arrive.")],
     seed: Seed,
     tenants: Annotated[int, typer.Option(min=1, max=100_000, help="How many tenants submit jobs.")] = 100,
 ) -> None:
@@ -72,11 +83,15 @@ def generate_command(
 def convert_command(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Any format that `describe` reads.")],
     out: Annotated[Path, typer.Argument(help="The Parquet file to write.")],
-    load: Annotated[float | None, typer.Option(min=0.001, max=100.0, help="Load to reach (needs --gpus).")] = None,
+    load: Annotated[
+        float | None, typer.Option(min=0.001, max=100.0, callback=_finite, help="Load to reach (needs --gpus).")
+    ] = None,
     gpus: Annotated[int | None, typer.Option(min=1, help="GPUs of the fleet that is to be loaded.")] = None,
     days: Annotated[
         float | None,
-        typer.Option(min=0.001, max=36_500, help="Draw jobs for so long; without it arrivals are compressed."),
+        typer.Option(
+            min=0.001, max=36_500, callback=_finite, help="Draw jobs for so long; without it arrivals are compressed."
+        ),
     ] = None,
     seed: Seed = 0,
     timezone: Timezone = "UTC",

@@ -16,6 +16,7 @@ KNOWN = (
     "a PAI CSV (header submit_s,duration_s,gpus), a Standard Workload Format file, an `sacct --parsable2` export "
     "with its header, an openb pod list (header name,cpu_milli,…), or Watteau's own Parquet"
 )
+_BOM = b"\xef\xbb\xbf"
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"PK\x03\x04": "zip", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -34,7 +35,7 @@ def read_workload(path: Path, *, timezone: str = "UTC", progress: Progress | Non
     if "|" in text:
         return sacct.read_sacct(path, tuple(text.split("|")), line, timezone, progress)
     if _looks_like_swf(text):
-        return swf.read_swf(path, len(text.split()), progress)
+        return swf.read_swf(path, _swf_fields(path), progress)
     names = _names(text)
     if set(names) >= set(openb.NODE_COLUMNS):
         raise _unreadable(path, line, "a list of openb nodes, which are no jobs", KNOWN)
@@ -83,7 +84,7 @@ def _first_line(path: Path) -> tuple[int, str]:
         raise _unreadable(path, 0, "a binary file", KNOWN)
     if b"\n" not in start and len(start) > LINE_MAX_BYTES:
         raise _unreadable(path, 1, f"a line of more than {LINE_MAX_BYTES} bytes", "one job per line")
-    for number, line in enumerate(start.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+    for number, line in enumerate(start.removeprefix(_BOM).split(b"\n"), start=1):
         if line.strip():
             try:
                 return number, line.decode().strip()
@@ -111,7 +112,7 @@ def _swf_fields(path: Path) -> int:
     """Fields in the first job line; 18 when there is none, so that the reader says what is wrong."""
     with path.open("rb") as file:
         while line := file.readline(LINE_MAX_BYTES):
-            if (line := line.strip()) and not line.startswith(b";"):
+            if (line := line.removeprefix(_BOM).strip()) and not line.startswith(b";"):
                 fields = len(line.split())
                 return fields if fields in swf.FIELD_COUNTS else swf.FIELD_COUNTS[0]
     return swf.FIELD_COUNTS[0]

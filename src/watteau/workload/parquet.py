@@ -61,6 +61,8 @@ def write_workload(workload: Workload, path: Path) -> None:
         shapes=_SHAPES.dump_python(list(workload.shapes), mode="json"),
     )
     schema = _SCHEMA.with_metadata({_KEY: header.model_dump_json()})
+    if not path.parent.is_dir():
+        raise InputError(str(path), [Fault(0, "", "no such folder", "a place that can be written")])
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         try:
