@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.workload.files import PAI_HEADER, faults, read
 from watteau.domain.errors import InputError
+from watteau.domain.jobs import Workload
 from watteau.workload import text
 from watteau.workload.formats import read_openb_nodes, read_workload, write_workload
 from watteau.workload.text import Faults, Table, read_batches
@@ -124,9 +125,14 @@ def _read_or_refuse(content: bytes) -> None:
     try:
         workload = read(content)
     except InputError as error:
-        assert error.faults
-        assert all("\n" not in str(fault) for fault in error.faults)
-        return
+        faults_of_error = error.faults
+    else:
+        faults_of_error = ()
+        _check(workload)
+    assert all("\n" not in str(fault) for fault in faults_of_error)
+
+
+def _check(workload: Workload) -> None:
     assert len(workload) > 0
     assert np.all(workload.estimate_s >= 1)
     assert np.all((workload.limit_s == 0) | (workload.estimate_s <= workload.limit_s))

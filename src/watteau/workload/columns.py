@@ -106,7 +106,6 @@ def build_workload(
     for name, dtype in DTYPES.items():
         column = columns.pop(name).astype(dtype, copy=False)
         done[name] = column if order is None else column[order]
-        done[name].setflags(write=False)
     return Workload(
         source=source, synthetic=synthetic, shapes=tuple(shapes), tenants=tuple(tenants), notes=tuple(notes), **done
     )

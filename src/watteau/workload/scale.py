@@ -91,7 +91,6 @@ def assign_tenants(workload: Workload, leaf_names: Sequence[str], shares: Sequen
     index: Int32Array = np.array([names.index(name) for name in leaf_names], dtype=np.int32)
     tenant = workload.tenant.copy()
     tenant[nobody] = index[draw(rng, weights, count)]
-    tenant.setflags(write=False)
     note = f"synthetic: {count} jobs without a tenant were given one of {len(leaf_names)} by share (seed {seed})"
     return replace(workload, synthetic=True, tenant=tenant, tenants=tuple(names), notes=(*workload.notes, note))
 
