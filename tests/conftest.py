@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No deadline: this machine is shared, and a slow example is no fault.
+settings.register_profile("watteau", deadline=None)
+settings.load_profile("watteau")
 
 
 @pytest.fixture(scope="session")
