@@ -93,3 +93,9 @@ def test_of_many_faults_twenty_are_shown_and_all_are_counted() -> None:
     assert found[0].startswith("line 2, ")
     assert found[-1].startswith("file: 1000 faults in all, 20 of them shown")
     assert len(found) == 21
+
+
+def test_the_largest_time_is_read_and_one_second_more_is_refused() -> None:
+    assert read(PAI_HEADER + "1000000000000,5,10000000\n").submit_s.tolist() == [10**12]
+    assert "'1000000000001'" in faults(PAI_HEADER + "1000000000001,5,1\n")[0]
+    assert "'10000001'" in faults(PAI_HEADER + "1,5,10000001\n")[0]

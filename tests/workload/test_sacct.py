@@ -50,7 +50,7 @@ def test_a_job_brings_its_times_resources_limit_and_tenant() -> None:
 
 
 def test_job_steps_are_part_of_their_job_and_counted() -> None:
-    workload = read(export({}, {"JobID": "100.batch"}, {"JobID": "100.extern"}, {"JobID": "100.0"}))
+    workload = read(export({}, {"JobID": "100.batch"}, {"JobID": "100.extern", "State": ""}, {"JobID": "100.0"}))
     assert workload.job_id.tolist() == [100]
     assert "3 lines are job steps" in notes(workload)
 
