@@ -92,6 +92,7 @@ SHAPE = np.dtype(
         ("failed_estimate_s", i8),  # with this estimate or a longer one the shape did not fit ...
         ("failed_epoch", i8),  # ... since this epoch, in which nothing has been freed
         ("failed_reason", i2),
+        ("failed_room", i8),  # of a gang: how many workers would have fitted into one pool then
         ("longest_s", i8),  # longest estimate that the nodes freed in ...
         ("longest_epoch", i8),  # ... this epoch could take
     ],
@@ -150,7 +151,7 @@ CYCLE = np.dtype(
         ("cpu_binds", i1),  # some shape asks for more CPU or memory than its GPUs' even share
         ("power_binds", i1),
         ("blocked", i1),  # strict order: the first job did not fit and nothing was freed since
-        ("first_worker_free", i8),
+        ("gang_room", i8),  # how many of the gang tried last would have fitted into one pool
         ("started", i8),
         ("logged", i8),
         ("logged_lost", i8),

@@ -192,6 +192,7 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
     row = s.jobs[job]
     shape = s.shapes[row.shape]
     why = 0
+    s.cycle[0].gang_room = 0
     for choice in range(len(s.pools)):
         p = s.preference[s.cycle[0].hour, choice]
         if s.shape_pools[row.shape, p] == 0:
@@ -223,6 +224,8 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
                 commit(s, job, p, now)
                 return 0
             why = max(why, outcome)
+    if why != _CAPACITY and why != _BEHIND_OTHERS:
+        s.cycle[0].gang_room = shape.workers  # not for want of room
     return int(why) if why else _CAPACITY
 
 
@@ -346,8 +349,11 @@ def free_workers_bound(s: State, p: int, gpus: int) -> int:
 @kernel
 def _place_gang(s: State, row: Any, shape: Any, p: int, now: int, skip: int) -> int:
     if shape.milli > 0 or shape.gpus == 0:
+        s.cycle[0].gang_room = shape.workers  # not counted
         return _place_one_by_one(s, row, shape, p, now, skip)
-    if free_workers_bound(s, p, shape.gpus) < shape.workers:
+    bound = free_workers_bound(s, p, shape.gpus)
+    if bound < shape.workers:
+        s.cycle[0].gang_room = max(s.cycle[0].gang_room, bound)
         return _CAPACITY
     until = now + row.estimate_s
     total = 0
@@ -356,6 +362,7 @@ def _place_gang(s: State, row: Any, shape: Any, p: int, now: int, skip: int) -> 
         room = _block_room_now(s, b, shape, now, until, skip)
         s.scratch_room[b] = room
         total += room
+    s.cycle[0].gang_room = max(s.cycle[0].gang_room, total)
     if total < shape.workers:
         return _BEHIND_OTHERS if not s.cycle[0].cpu_binds else _CAPACITY
     chosen = choose_nodes(s, p, shape, False, now, until, skip)
