@@ -72,7 +72,7 @@ TENANT = np.dtype(
         ("quota_milli", i8),  # -1: none
         ("used_milli", i8),  # of the subtree
         ("rank", i8),
-        ("waiting_on_quota", i4),
+        ("holds_back", i1),  # its quota has kept a job waiting
         ("weighted_past", f8),  # see order.py: decayed use = weighted_past + running * weight(now)
         ("running_gpus", f8),
         ("usage", f8),
@@ -151,6 +151,8 @@ CYCLE = np.dtype(
         ("cpu_binds", i1),  # some shape asks for more CPU or memory than its GPUs' even share
         ("power_binds", i1),
         ("blocked", i1),  # strict order: the first job did not fit and nothing was freed since
+        ("held_by_quota", i8),  # waiting jobs whose reason is a quota
+        ("quota_freed", i1),  # a tenant whose quota keeps jobs waiting uses less than before
         ("gang_room", i8),  # how many of the gang tried last would have fitted into one pool
         ("started", i8),
         ("logged", i8),

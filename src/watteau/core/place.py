@@ -18,6 +18,7 @@ _TOPOLOGY = int(Reason.TOPOLOGY)
 _BEHIND_OTHERS = int(Reason.BEHIND_OTHERS)
 _OUTAGE_AHEAD = int(Reason.OUTAGE_AHEAD)
 _SITE_POWER = int(Reason.SITE_POWER)
+_QUOTA = int(Reason.QUOTA)
 _ONE_BLOCK_REQUIRED = 2
 
 
@@ -153,6 +154,8 @@ def commit(s: State, job: int, pool: int, now: int) -> None:
     row.state = RUNNING
     row.start_s = now
     row.pool = pool
+    if row.reason == _QUOTA:
+        s.cycle[0].held_by_quota -= 1
     row.reason = 0
     s.sites[s.pools[pool].site].power_mw += shape.total_milli * s.pools[pool].busy_mw_per_milli
     charge(s, row.tenant, shape.total_milli, 1, now)
@@ -175,12 +178,12 @@ def end_job(s: State, job: int, now: int) -> None:
         s.cycle[0].freed_early = 1
     s.sites[s.pools[row.pool].site].power_mw -= shape.total_milli * s.pools[row.pool].busy_mw_per_milli
     charge(s, row.tenant, shape.total_milli, -1, now)
-    up = row.tenant
-    while up >= 0:
-        if s.tenants[up].waiting_on_quota > 0:
-            s.cycle[0].scan_all = 1
-            s.tenants[up].waiting_on_quota = 0
-        up = s.tenants[up].parent
+    if s.cycle[0].held_by_quota > 0:
+        up = row.tenant
+        while up >= 0:
+            if s.tenants[up].holds_back:
+                s.cycle[0].quota_freed = 1
+            up = s.tenants[up].parent
 
 
 @kernel

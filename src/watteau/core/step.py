@@ -227,10 +227,14 @@ def _admit(s: State, job: int, now: int) -> int:
 @kernel
 def _say(s: State, job: int, reason: int, now: int) -> None:
     """Keep a job's reason, and log it when it changed."""
+    cycle = s.cycle[0]
     if s.jobs[job].reason == reason:
         return
+    if s.jobs[job].reason == _QUOTA:
+        cycle.held_by_quota -= 1
+    elif reason == _QUOTA:
+        cycle.held_by_quota += 1
     s.jobs[job].reason = reason
-    cycle = s.cycle[0]
     if cycle.logged < len(s.logged):
         line = s.logged[cycle.logged]
         line.job = job
@@ -263,7 +267,7 @@ def _held_back(s: State, job: int, now: int) -> bool:
         return True
     tenant = over_quota(s, row.tenant, shape.total_milli)
     if tenant >= 0:
-        s.tenants[tenant].waiting_on_quota += 1
+        s.tenants[tenant].holds_back = 1
         _say(s, job, _QUOTA, now)
         return True
     return False
@@ -325,7 +329,7 @@ def _decide(s: State, newcomers: int, now: int) -> None:
     ):
         compress(s, now)
     first = True
-    while first or cycle.dirty > 0 or cycle.scan_all:
+    while first or cycle.dirty > 0 or cycle.scan_all or cycle.quota_freed:
         first = False
         count = cycle.dirty
         freed = s.dirty[:count].copy()
@@ -354,7 +358,9 @@ def _pass(s: State, freed: Any, newcomers: int, now: int) -> None:
     cycle = s.cycle[0]
     policy = s.policy[0]
     scan_all = cycle.scan_all
+    quota_freed = cycle.quota_freed
     cycle.scan_all = 0
+    cycle.quota_freed = 0
     if scan_all:
         cycle.epoch += 1
         for site in range(len(s.sites)):
@@ -362,7 +368,7 @@ def _pass(s: State, freed: Any, newcomers: int, now: int) -> None:
     pass_epoch = cycle.epoch
     tried = 0
     # Where only GPUs can be short, nobody gains once the freed nodes are full again.
-    may_stop = scan_all == 0 and newcomers == 0 and cycle.cpu_binds == 0
+    may_stop = scan_all == 0 and quota_freed == 0 and newcomers == 0 and cycle.cpu_binds == 0
     started = -1
     at = cycle.queue_head
     while at < cycle.queue_tail:
@@ -380,6 +386,10 @@ def _pass(s: State, freed: Any, newcomers: int, now: int) -> None:
             if row.reserved_s <= now or scan_all or (cycle.freed_early and _may_fit_freed(s, job, freed, now)):
                 tried += 1
                 _try_promised(s, at, now)
+        elif row.reason == _QUOTA and not scan_all:
+            if quota_freed and over_quota(s, row.tenant, s.shapes[row.shape].total_milli) < 0:
+                tried += 1
+                _consider(s, at, now)
         elif scan_all or row.reason == 0 or _may_gain(s, entry, freed, pass_epoch, now):
             tried += 1
             _consider(s, at, now)
