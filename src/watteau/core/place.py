@@ -257,7 +257,7 @@ def find_node(s: State, p: int, shape: Any, now: int, until: int, skip: int) -> 
                     n = s.word_node[word] + lowest_bit(bits)
                     bits &= bits - 1
                     if fits_until(s, n, shape.gpus, shape.cpu_milli, shape.memory_mib, now, until, skip):
-                        return n
+                        return int(n)
                     left -= 1
                 if left == 0:
                     break
@@ -270,7 +270,7 @@ def find_node(s: State, p: int, shape: Any, now: int, until: int, skip: int) -> 
                     n = s.word_node[word] + lowest_bit(bits)
                     bits &= bits - 1
                     if fits_empty_handed(s.nodes[n], shape.gpus, shape.cpu_milli, shape.memory_mib):
-                        return n
+                        return int(n)
                     left -= 1
                 if left == 0:
                     break

@@ -23,7 +23,7 @@ from watteau.core.order import enqueue, over_quota, rank_tenants, sort_queue, ti
 from watteau.core.place import delist, end_job, enlist, free_workers_bound, place_now, start_where_promised
 from watteau.domain.decisions import Reason
 from watteau.domain.errors import InvariantBroken
-from watteau.domain.units import NEVER_S, Int32Array, Int64Array
+from watteau.domain.units import NEVER_S, Int32Array
 
 _EXCEEDS_MAXIMUM = int(Reason.EXCEEDS_MAXIMUM)
 _EXCEEDS_QUOTA = int(Reason.EXCEEDS_QUOTA)
