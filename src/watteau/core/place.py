@@ -383,6 +383,13 @@ def _block_room_now(s: State, b: int, shape: Any, now: int, until: int, skip: in
     most_gpus = s.open_nodes.shape[0] - 1
     binds = s.cycle[0].cpu_binds
     room = 0
+    if s.cycle[0].planned == 0 and not binds:  # nothing is held, and the count of nodes says it all
+        for word in range(block.first_word, block.first_word + block.words):
+            for k in range(shape.gpus, most_gpus + 1):
+                bits = s.open_nodes[k, word]
+                if bits:
+                    room += count_bits(bits) * (k // shape.gpus)
+        return room
     for word in range(block.first_word, block.first_word + block.words):
         for k in range(shape.gpus, most_gpus + 1):
             bits = s.held_nodes[k, word]
