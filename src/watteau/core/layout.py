@@ -13,6 +13,24 @@ from watteau.core.passing import Bundle
 
 i1, i2, i4, i8, f8 = np.int8, np.int16, np.int32, np.int64, np.float64
 
+class Row(np.record):
+    """One record in plain Python. `shape` is its field there too, and not the shape that numpy gives every scalar."""
+
+    @property
+    def shape(self) -> Any:  # type: ignore[override]
+        """The row of the shape that a job asks for."""
+        return self["shape"]
+
+    @shape.setter
+    def shape(self, value: int) -> None:
+        self["shape"] = value
+
+
+def records(count: int, dtype: np.dtype[np.void]) -> Any:
+    """So many zeroed rows, whose fields read as attributes in compiled code and in plain Python alike."""
+    return np.zeros(count, dtype=np.dtype((Row, dtype)))
+
+
 #: Job states.
 ABSENT, WAITING, RUNNING, ENDED, REJECTED = range(5)
 
