@@ -286,7 +286,6 @@ def build(
     clock = wheel.new_clock(served, its["submit_s"].copy(), open_at_s, min(len(jobs), most) + 1)
     changes = capacity_changes(fleet, state)
     world = World(fleet, jobs, state, clock, [change for change in changes if change.at_s > open_at_s], watch)
-    world.state.cycle[0].wake_s = NEVER_S
     announce_outages(state, outage_windows(fleet), open_at_s)
     open_now = {
         n

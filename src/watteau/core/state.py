@@ -149,6 +149,7 @@ def build_state(
     cycle[0].hour = -1
     cycle[0].hour_zero = outlook.first_hour_s // HOUR_S
     cycle[0].compressed_s = cycle[0].ranked_s = -NEVER_S
+    cycle[0].wake_s = NEVER_S
     cycle[0].weight_zero_s = outlook.first_hour_s
     limits_kw = np.array([[site.power_limit_kw] for site in fleet.sites], dtype=np.float64)
     # Sites are tried in the order of the energy that a GPU-hour costs there: one shared supply, so PUE decides.

@@ -105,17 +105,37 @@ def step_kernel(
     if cycle.waiting > 0:
         if s.policy[0].reservations == 0:
             _start_in_order(s, now)
-        elif len(arrived) == 1 and cycle.dirty == 0 and cycle.scan_all == 0 and not _rank_is_due(s, now):
-            # Nothing was freed: only the newcomer can have a chance.
+        elif (
+            len(arrived) == 1
+            and cycle.dirty == 0
+            and cycle.scan_all == 0
+            and now < cycle.wake_s
+            and not _rank_is_due(s, now)
+        ):
+            # Nothing was freed and no promise is due: only the newcomer can have a chance.
             if position >= 0:
                 _consider(s, position, now)
         else:
             _decide(s, now)
     _forget_dirty(s)
-    cycle.wake_s = NEVER_S
-    if cycle.freed_early and cycle.planned > 0:
-        cycle.wake_s = max(now + 1, cycle.compressed_s + s.policy[0].compress_every_s)
+    cycle.wake_s = _wake_s(s, now)
     return int(cycle.started)
+
+
+@kernel
+def _wake_s(s: State, now: int) -> int:
+    """When to look again even if nothing happens until then; always later than now."""
+    cycle = s.cycle[0]
+    wake_s = NEVER_S
+    if cycle.freed_early and cycle.planned > 0:
+        wake_s = max(now + 1, cycle.compressed_s + s.policy[0].compress_every_s)
+    for at in range(cycle.planned):  # a promise falls due; one that is overdue waits for what keeps it
+        due_s = s.jobs[s.plan[at]].reserved_s
+        if due_s > now:
+            wake_s = min(wake_s, due_s)
+    if cycle.power_binds and cycle.waiting > 0 and cycle.hour + 1 < s.limit_mw.shape[1]:
+        wake_s = min(wake_s, (cycle.hour_zero + cycle.hour + 1) * _HOUR_S)  # another hour, another limit
+    return int(wake_s)
 
 
 @kernel

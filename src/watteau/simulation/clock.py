@@ -171,7 +171,7 @@ def advance(s: State, c: Clock, stop_s: int, most_steps: int) -> int:
     jobs = len(c.served_s)
     for _ in range(most_steps):
         arrival_s = s.jobs[clock.next_arrival].submit_s if clock.next_arrival < jobs else NEVER_S
-        at_s = min(arrival_s, cycle.wake_s) if cycle.planned > 0 else arrival_s
+        at_s = min(arrival_s, cycle.wake_s)
         end_s = _next_end_s(s, c, min(at_s + 1, stop_s))
         at_s = min(at_s, end_s)
         if at_s >= stop_s:
