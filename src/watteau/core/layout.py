@@ -173,6 +173,7 @@ CYCLE = np.dtype(
         ("logged", i8),
         ("logged_lost", i8),
         ("overflow", i1),
+        ("exhausted", i1),  # the step's budget ran out before the queue did
         ("wake_s", i8),
     ],
     align=True,

@@ -126,6 +126,8 @@ def step_kernel(
 def _wake_s(s: State, now: int) -> int:
     """When to look again even if nothing happens until then; always later than now."""
     cycle = s.cycle[0]
+    if cycle.exhausted:
+        return int(now + 1)
     wake_s = NEVER_S
     if cycle.freed_early and cycle.planned > 0:
         wake_s = max(now + 1, cycle.compressed_s + s.policy[0].compress_every_s)
@@ -345,12 +347,15 @@ def _decide(s: State, now: int) -> None:
     ):
         compress(s, now)
     first = True
-    while first or cycle.dirty > 0 or cycle.scan_all:
+    cycle.exhausted = 0
+    while (first or cycle.dirty > 0 or cycle.scan_all) and not cycle.exhausted:
         first = False
         count = cycle.dirty
         freed = s.dirty[:count].copy()
         _forget_dirty(s)
         _pass(s, freed, now)
+    if cycle.exhausted and cycle.dirty > 0:
+        cycle.scan_all = 1
 
 
 @kernel
@@ -381,21 +386,20 @@ def _pass(s: State, freed: Any, now: int) -> None:
             continue
         job = entry.job
         row = s.jobs[job]
-        if row.reserved_s < NEVER_S:
-            if row.reserved_s <= now or scan_all or (cycle.freed_early and _may_fit_freed(s, job, freed, now)):
+        untried = scan_all or row.reason == 0 or row.reason == _BUDGET_EXHAUSTED
+        if tried == policy.step_budget:  # the next step goes on from here
+            if untried or row.reserved_s <= now or _may_gain(s, entry, freed, pass_epoch, now):
+                _say(s, job, _BUDGET_EXHAUSTED, now)
+                cycle.exhausted = 1
+        elif row.reserved_s < NEVER_S:
+            if untried or row.reserved_s <= now or (cycle.freed_early and _may_fit_freed(s, job, freed, now)):
                 tried += 1
                 _try_promised(s, at, now)
-        elif scan_all or row.reason == 0 or _may_gain(s, entry, freed, pass_epoch, now):
+        elif untried or _may_gain(s, entry, freed, pass_epoch, now):
             tried += 1
             _consider(s, at, now)
         elif cycle.planned < policy.reservations and not _held_back(s, job, now):
             _promise(s, job, now)
-        if tried > policy.step_budget:
-            cycle.scan_all = 1
-            for rest in range(at + 1, cycle.queue_tail):
-                if s.queue[rest].shape >= 0 and s.jobs[s.queue[rest].job].reason == 0:
-                    _say(s, s.queue[rest].job, _BUDGET_EXHAUSTED, now)
-            return
         at += 1
 
 
@@ -468,7 +472,8 @@ def _try_promised(s: State, at: int, now: int) -> None:
         old[i] = s.workers[row.first_worker + i].node
     drop(s, job)
     as_promised = promised_s <= now and start_where_promised(s, job, now)
-    if as_promised or place_now(s, job, now, job) == 0:
+    why = 0 if as_promised else place_now(s, job, now, job)
+    if why == 0:
         plan_remove(s, job)
         _leave_queue(s, at)
         if not as_promised:
@@ -479,6 +484,7 @@ def _try_promised(s: State, at: int, now: int) -> None:
     for i in range(workers):
         s.workers[row.first_worker + i].node = old[i]
     hold(s, job, pool, promised_s)
+    _say(s, job, why, now)
     if promised_s < now:
         s.cycle[0].freed_early = 1  # overdue: an estimate was wrong, so look again for an earliest time
 
