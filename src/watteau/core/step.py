@@ -102,9 +102,11 @@ def step_kernel(
     position = -1
     for i in range(len(arrived)):
         position = _admit(s, arrived[i], now)
+        if 0 <= position < cycle.queue_tail - 1:  # a higher class goes in front of the job that blocks the queue
+            cycle.blocked = 0
     if cycle.waiting > 0:
         if s.policy[0].reservations == 0:
-            _start_in_order(s, now)
+            _start_in_order(s, lost, arrived, now)
         elif (
             len(arrived) == 1
             and cycle.dirty == 0
@@ -292,33 +294,35 @@ def _held_back(s: State, job: int, now: int) -> bool:
 
 
 @kernel
-def _start_in_order(s: State, now: int) -> None:
+def _start_in_order(s: State, lost: Any, arrived: Any, now: int) -> None:
     """Strict order: nobody overtakes the first job that does not fit (a quota holds back only its own tenant)."""
     cycle = s.cycle[0]
-    blocked = cycle.blocked and cycle.scan_all == 0
-    at = cycle.queue_head
-    if blocked:
-        at = cycle.queue_tail
-        while at > cycle.queue_head and (s.queue[at - 1].shape < 0 or s.jobs[s.queue[at - 1].job].reason == 0):
-            at -= 1
+    if _reorder(s, now) or cycle.scan_all:
+        cycle.blocked = 0
     cycle.scan_all = 0
-    tail = cycle.queue_tail
-    while at < tail:
-        job = s.queue[at].job
+    at = cycle.queue_head
+    while at < cycle.queue_tail and not cycle.blocked:
         if s.queue[at].shape >= 0:
-            if blocked:
-                if s.jobs[job].reason != 0:
-                    break  # everything further back was told before
-                _say(s, job, _BEHIND_OTHERS, now)
-            elif not _held_back(s, job, now):
+            job = s.queue[at].job
+            if not _held_back(s, job, now):
                 why = place_now(s, job, now, -1)
                 if why == 0:
                     _leave_queue(s, at)
                 else:
                     _say(s, job, why, now)
-                    blocked = True
+                    cycle.blocked = 1
         at += 1
-    cycle.blocked = 1 if blocked else 0
+    _say_behind(s, lost, now)
+    _say_behind(s, arrived, now)
+
+
+@kernel
+def _say_behind(s: State, newcomers: Any, now: int) -> None:
+    # Those who waited before have been told in their time.
+    for i in range(len(newcomers)):
+        row = s.jobs[newcomers[i]]
+        if row.state == WAITING and row.reason == 0 and not _held_back(s, newcomers[i], now):
+            _say(s, newcomers[i], _BEHIND_OTHERS, now)
 
 
 @kernel
@@ -328,18 +332,25 @@ def _rank_is_due(s: State, now: int) -> bool:
 
 
 @kernel
+def _reorder(s: State, now: int) -> bool:
+    """Rank the tenants anew when it is time; True when that changed the order of the queue."""
+    if not _rank_is_due(s, now):
+        return False
+    rank_tenants(s, now)
+    s.cycle[0].ranked_s = now
+    return sort_queue(s)
+
+
+@kernel
 def _decide(s: State, now: int) -> None:
     """Backfill: rank, move promises forward, then pass over the queue until a pass frees nothing new."""
     cycle = s.cycle[0]
     policy = s.policy[0]
     if cycle.queue_tail - cycle.queue_head > 2 * cycle.waiting + 64:
         tidy_queue(s)
-    if _rank_is_due(s, now):
-        rank_tenants(s, now)
-        cycle.ranked_s = now
-        if sort_queue(s):
-            drop_all(s)
-            cycle.scan_all = 1
+    if _reorder(s, now):
+        drop_all(s)
+        cycle.scan_all = 1
     if cycle.planned == 0:
         cycle.freed_early = 0
     elif (cycle.freed_early and now - cycle.compressed_s >= policy.compress_every_s) or (
