@@ -94,6 +94,7 @@ def step_kernel(
     cycle = s.cycle[0]
     cycle.now_s = now
     cycle.started = 0
+    cycle.exhausted = 0
     if len(ended) + len(lost) + len(nodes_up) + len(nodes_down) > 0:
         _take_in(s, ended, lost, nodes_up, nodes_down, now)
     hour = min(now // _HOUR_S - cycle.hour_zero, s.limit_mw.shape[1] - 1)
@@ -358,7 +359,6 @@ def _decide(s: State, now: int) -> None:
     ):
         compress(s, now)
     first = True
-    cycle.exhausted = 0
     while (first or cycle.dirty > 0 or cycle.scan_all) and not cycle.exhausted:
         first = False
         count = cycle.dirty
