@@ -1,11 +1,15 @@
 """On one machine of interchangeable GPUs the core decides as the textbook does, job by job."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests import reference
-from tests.core.world import Ask, World, build, gang, gpus, nodes, run
+from tests.core.world import Ask, gang, gpus, nodes, run
+from tests.reference.test_textbook import lublin, pai_up_to_160_gpus
+from watteau.core.state import check_invariants
 from watteau.domain.fleet import Fleet
 from watteau.domain.policy import named_policy
 
@@ -68,5 +72,6 @@ def test_conservative_with_exact_estimates_equals_the_textbook(rows: Rows) -> No
 
 @given(rows=ROWS)
 @example(rows=COMPRESSION_LEAVES_A_HOLE)
-def test_conservative_equals_the_textbook(rows: Rows) -> None:
+def test_conservative_equals_the_textbook_when_jobs_end_early_too(rows: Rows) -> None:
+    """The hole: a job is promised a time at which nothing else happens, and is started then."""
     assert starts_of(AGGREGATE, rows, "conservative") == reference.conservative(textbook(rows), GPUS)
