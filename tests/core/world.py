@@ -207,12 +207,11 @@ class World:
         Jobs on nodes that close are lost: they wait again.
         """
         now = self.clock.clock[0]
-        if at_s - now.base_s >= wheel._SLOTS // 2:
-            now.now_s = at_s
-            wheel._turn_wheel(self.state, self.clock, at_s)
-        ended = self.clock.ended[: wheel.pop_ends(self.clock, at_s)].copy()
+        ended = wheel.ends_now(self.state, self.clock, at_s)
         closing = list(nodes_down)
-        hit = {int(job) for n in closing for job in wheel.running_on(self.state, n, 1)} - {int(job) for job in ended}
+        marked = np.zeros(len(self.state.nodes), dtype=np.bool_)
+        marked[closing] = True
+        hit = {int(job) for job in wheel.running_on(self.state, marked)} - {int(job) for job in ended}
         for job in hit:
             wheel.cancel_end(self.clock, job, self.starts()[job] + self.asked[job].served_s)
         first = last = int(now.next_arrival)
@@ -222,7 +221,7 @@ class World:
         started = [int(job) for job in step(self.state, events, at_s).started]
         for job in started:
             wheel.push_end(self.clock, job, at_s + self.asked[job].served_s)
-        now.now_s, now.next_arrival = at_s, last
+        now.next_arrival = last
         self._checked()
         return started
 
