@@ -14,7 +14,14 @@ from watteau.core.passing import Bundle
 i1, i2, i4, i8, f8 = np.int8, np.int16, np.int32, np.int64, np.float64
 
 class Row(np.record):
-    """One record in plain Python. `shape` is its field there too, and not the shape that numpy gives every scalar."""
+    """One record as plain Python reads it: whole numbers without a width, as compiled code computes with them.
+
+    `shape` is its field, and not the shape that numpy gives every scalar.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        return value.item() if isinstance(value, np.number) else value
 
     @property
     def shape(self) -> Any:  # type: ignore[override]
