@@ -33,8 +33,9 @@ def charge(s: State, tenant: int, milli: int, sign: int, now: int) -> None:
     """Book `milli` thousandths of a GPU in (sign 1) or out (sign -1) of use, for a tenant and all above it."""
     if s.policy[0].fair:
         gpus = sign * milli / 1000.0
+        weight = decay_weight(s, now)  # first: it may rescale what is added to
         row = s.tenants[tenant]
-        row.weighted_past -= gpus * decay_weight(s, now)
+        row.weighted_past -= gpus * weight
         row.running_gpus += gpus
     up = tenant
     while up >= 0:

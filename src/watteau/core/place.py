@@ -114,7 +114,6 @@ def give_back(s: State, w: int, shape: Any) -> None:
     node.memory_free_mib += shape.memory_mib
     enlist(s, n)
     mark_stale(s, n)
-    mark_dirty(s, n)
 
 
 @kernel
@@ -172,6 +171,7 @@ def end_job(s: State, job: int, now: int) -> None:
     shape = s.shapes[row.shape]
     for w in range(row.first_worker, row.first_worker + shape.workers):
         give_back(s, w, shape)
+        mark_dirty(s, s.workers[w].node)
     row.state = ENDED
     row.end_s = now
     if now < row.start_s + row.estimate_s:
