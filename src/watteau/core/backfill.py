@@ -217,9 +217,10 @@ def _gang_from(s: State, n: int, shape: Any, together: int, now: int) -> int:
 
 @kernel
 def _most_together(pool: Any, shape: Any) -> int:
-    most = most_workers_on_empty_node(pool, shape)
     gpus = _whole_gpus(shape)
-    return int(min(most, pool.gpus // gpus) if gpus > 0 else most)  # a promise counts a fraction as a whole GPU
+    if gpus == 0:
+        return most_workers_on_empty_node(pool, shape)
+    return int(pool.gpus // gpus)  # a promise counts a fraction as a whole GPU
 
 
 @kernel

@@ -13,6 +13,7 @@ from watteau.core.passing import Bundle
 
 i1, i2, i4, i8, f8 = np.int8, np.int16, np.int32, np.int64, np.float64
 
+
 class Row(np.record):
     """One record as plain Python reads it: whole numbers without a width, as compiled code computes with them.
 

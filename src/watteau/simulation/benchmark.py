@@ -41,7 +41,7 @@ Show = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One line of the table: a figure with its unit, what was aimed at, and the ratio to the bare loop where it fits."""
+    """One line of the table: a figure, its unit, what was aimed at, and where it fits the ratio to the bare loop."""
 
     name: str
     figure: float
