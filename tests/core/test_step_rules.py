@@ -167,7 +167,7 @@ def test_a_planned_outage_is_given_as_the_reason(policy: Policy) -> None:
 
 @every_policy
 def test_jobs_of_lost_nodes_wait_again_and_run_later(policy: Policy) -> None:
-    world = build(nodes(3, 1), [Ask(0, 9, gang(2, 1)), Ask(0, 9, gpus(1)), Ask(1, 5, gpus(1))], policy).run(4)
+    world = build(nodes(3, 1), [Ask(0, 9, gang(2, 1)), Ask(0, 9, gpus(1)), Ask(1, 50, gpus(1))], policy).run(4)
     assert world.nodes_of(0) == [0, 1]
     assert world.second(4, nodes_down=[1]) == []
     assert (world.waiting(), world.in_state(layout.RUNNING)) == ([0, 2], [1])
@@ -205,13 +205,11 @@ def test_what_can_never_run_is_refused_with_its_reason(policy: Policy, shape: Sh
 
 @every_policy
 def test_a_gang_that_must_sit_in_one_block_waits_for_one(policy: Policy) -> None:
-    asked = Ask(1, 9, gang(2, 1, Topology.ONE_BLOCK_REQUIRED))
+    asked = Ask(6, 9, gang(2, 1, Topology.ONE_BLOCK_REQUIRED))
     busy = [Ask(0, 9, gpus(1)), Ask(0, 5, gpus(1)), Ask(0, 9, gpus(1)), Ask(0, 5, gpus(1))]
-    world = build(nodes(4, 1, block=2), [*busy, asked], policy).run(2)
-    assert world.nodes_of(0) == [0]
-    world = build(nodes(4, 1, block=2), [Ask(0, 9, gang(4, 1)), asked], policy).run(2)
+    world = build(nodes(4, 1, block=2), [Ask(0, 9, gang(4, 1)), asked], policy).run(7)
     assert world.reason(1) == Reason.CAPACITY
-    world = build(nodes(4, 1, block=2), [*busy, asked], policy).run(6)
+    world = build(nodes(4, 1, block=2), [*busy, asked], policy).run(7)
     assert world.reason(4) == Reason.TOPOLOGY
     assert world.run().starts()[4] == 9
 

@@ -171,7 +171,7 @@ def end_job(s: State, job: int, now: int) -> None:
         mark_dirty(s, s.workers[w].node)
     row.state = ENDED
     row.end_s = now
-    if now < row.start_s + row.estimate_s:
+    if now != row.start_s + row.estimate_s:  # one that overran has had its estimate raised, often beyond now
         s.cycle[0].freed_early = 1
     s.sites[s.pools[row.pool].site].power_mw -= shape.total_milli * s.pools[row.pool].busy_mw_per_milli
     charge(s, row.tenant, shape.total_milli, -1, now)
