@@ -406,7 +406,6 @@ def workers_on_node_now(s: State, n: int, shape: Any, now: int, until: int, skip
         most = min(most, node.cpu_free_milli // shape.cpu_milli)
     if shape.memory_mib > 0:
         most = min(most, node.memory_free_mib // shape.memory_mib)
-    most = min(most, shape.workers)
     while most > 0 and not fits_until(
         s, n, most * shape.gpus, most * shape.cpu_milli, most * shape.memory_mib, now, until, skip
     ):
