@@ -273,9 +273,10 @@ def test_an_estimate_does_not_kill_and_the_limit_does(policy: Policy) -> None:
 
 @promising
 def test_an_overrun_does_not_let_others_overtake_for_ever(policy: Policy) -> None:
-    """The promise of job 1 is overdue; one-second jobs that arrive all the time do not keep it from its GPUs."""
+    """Job 1 was promised 10 s; those who arrive all the time keep it no longer than one of them runs (to 41 s), or
+    until the promises are next given anew."""
     asked = [Ask(0, 33, gpus(1), 10), Ask(1, 5, gpus(2)), *(Ask(2 + k, 8, gpus(1)) for k in range(0, 60, 3))]
-    assert run(nodes(1, 2), asked, policy).starts()[1] <= 41
+    assert run(nodes(1, 2), asked, policy).starts()[1] <= 41 + policy.compress_every_s
 
 
 @every_policy
