@@ -64,9 +64,7 @@ class Machine:
 
     def blocks(self) -> list[list[int]]:
         """The nodes of each block."""
-        return [
-            list(range(first, min(first + self.block, self.nodes))) for first in range(0, self.nodes, self.block)
-        ]
+        return [list(range(first, min(first + self.block, self.nodes))) for first in range(0, self.nodes, self.block)]
 
 
 def schedule(wishes: Sequence[Wish], machine: Machine, reservations: int) -> list[tuple[int, list[int]]]:
@@ -161,7 +159,8 @@ def earliest(machine: Machine, wish: Wish, now: int) -> Held:
                     return Held(start_s, start_s + wish.runtime_s, [node], wish.gpus)
     for_ever = max(times) + 1
     for start_s in times:
-        rooms = {node: machine.room(node, wish, start_s, for_ever) for node in range(machine.nodes)}
+        # For a promise a node's room counts up to the whole gang.
+        rooms = {node: min(wish.workers, machine.room(node, wish, start_s, for_ever)) for node in range(machine.nodes)}
         since = {
             (node, take): min(
                 (t for t in times if machine.room(node, wish, t, for_ever) >= take and t > now), default=0

@@ -12,7 +12,6 @@ from tests.core.world import Ask, World, build, fleet, fraction, gang, gpus, lea
 from watteau.core.state import check_invariants
 from watteau.core.step import Events, step
 from watteau.domain.errors import InvariantBroken
-from watteau.domain.fleet import Fleet
 from watteau.domain.jobs import Shape, Topology
 from watteau.domain.policy import POLICIES, Policy, named_policy
 from watteau.domain.units import NEVER_S

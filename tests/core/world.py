@@ -238,10 +238,11 @@ def rows(values: Iterable[int]) -> Any:
 
 def check_reasons(state: Any) -> None:
     """R16: after a step every job that waits has a reason, and one that runs has none."""
-    for at, which in enumerate(state.jobs["state"]):
-        reason = int(state.jobs["reason"][at])
-        if (which == layout.WAITING and reason == Reason.NONE) or (which == layout.RUNNING and reason != Reason.NONE):
-            raise InvariantBroken(f"job {at} is in state {which} with reason {reason}")
+    which, reasons = state.jobs["state"], state.jobs["reason"]
+    silent = (which == layout.WAITING) & (reasons == Reason.NONE)
+    chatty = (which == layout.RUNNING) & (reasons != Reason.NONE)
+    for job in np.flatnonzero(silent | chatty):
+        raise InvariantBroken(f"job {job} is in state {which[job]} with reason {reasons[job]}")
 
 
 def grow_log(state: Any) -> Any:

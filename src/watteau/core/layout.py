@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from watteau.core.passing import Bundle
 
 i1, i2, i4, i8, f8 = np.int8, np.int16, np.int32, np.int64, np.float64
 
 
-class Row(np.record):
+class Row(np.record):  # type: ignore[misc]  # numpy itself makes it no more final than np.record
     """One record as plain Python reads it: whole numbers without a width, as compiled code computes with them.
 
     `shape` is its field, and not the shape that numpy gives every scalar.
@@ -25,7 +26,7 @@ class Row(np.record):
         return value.item() if isinstance(value, np.number) else value
 
     @property
-    def shape(self) -> Any:  # type: ignore[override]
+    def shape(self) -> Any:
         """The row of the shape that a job asks for."""
         return self["shape"]
 
@@ -34,7 +35,7 @@ class Row(np.record):
         self["shape"] = value
 
 
-def records(count: int, dtype: np.dtype[np.void]) -> Any:
+def records(count: int, dtype: np.dtype[np.void]) -> NDArray[np.void]:
     """So many zeroed rows, whose fields read as attributes in compiled code and in plain Python alike."""
     return np.zeros(count, dtype=np.dtype((Row, dtype)))
 

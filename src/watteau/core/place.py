@@ -174,7 +174,7 @@ def end_job(s: State, job: int, now: int) -> None:
         mark_dirty(s, s.workers[w].node)
     row.state = ENDED
     row.end_s = now
-    if now < row.start_s + row.estimate_s:
+    if now != row.start_s + row.estimate_s:  # one that overran has had its estimate raised, often beyond now
         s.cycle[0].freed_early = 1
     s.sites[s.pools[row.pool].site].power_mw -= shape.total_milli * s.pools[row.pool].busy_mw_per_milli
     charge(s, row.tenant, shape.total_milli, -1, now)
@@ -509,11 +509,13 @@ def _fill_block(s: State, b: int, shape: Any, done: int, count: int, promised: b
 def _place_one_by_one(s: State, row: Any, shape: Any, p: int, now: int, skip: int) -> int:
     # Gangs of fractions or of CPU-only workers: blocks do not matter to them.
     until = now + row.estimate_s
+    row.start_s = now  # so that each worker sees when those before it will end
     for i in range(shape.workers):
         n = find_node(s, p, shape, now, until, skip)
         if n < 0:
             for undo in range(i):
                 give_back(s, row.first_worker + undo, shape)
+            row.start_s = -1
             return _CAPACITY
         take(s, row.first_worker + i, n, shape)
     return 0
