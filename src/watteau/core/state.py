@@ -12,7 +12,7 @@ from watteau.core.layout import State
 from watteau.core.step import judge_shapes
 from watteau.domain.decisions import Reason
 from watteau.domain.errors import InvariantBroken
-from watteau.domain.fleet import Fleet
+from watteau.domain.fleet import Fleet, Pool
 from watteau.domain.jobs import Shape, Topology
 from watteau.domain.policy import Order, Policy, Scoring
 from watteau.domain.units import (
@@ -71,15 +71,15 @@ def cut_for_fleet(shapes: Sequence[Shape], fleet: Fleet) -> tuple[Shape, ...]:
     """Every shape as the fleet will run it: divisible ones are cut by the largest node that they may use."""
     result = []
     for shape in shapes:
-        nodes = [pool.gpus_per_node for _, pool in _allowed(shape, fleet)]
+        nodes = [pool.gpus_per_node for pool in _allowed(shape, fleet)]
         result.append(cut(shape, max(nodes)) if nodes else replace(shape, divisible=False))
     return tuple(result)
 
 
-def _allowed(shape: Shape, fleet: Fleet) -> list[tuple[int, object]]:
+def _allowed(shape: Shape, fleet: Fleet) -> list[Pool]:
     return [
-        (index, pool)
-        for index, (site, pool) in enumerate(fleet.pools())
+        pool
+        for site, pool in fleet.pools()
         if (not shape.gpu_models or pool.gpu_model in shape.gpu_models) and (not shape.sites or site.id in shape.sites)
     ]
 

@@ -202,19 +202,27 @@ def advance(s: State, c: Clock, stop_s: int, most_steps: int) -> int:
 
 
 @kernel
-def running_on(s: State, first_node: int, count: int) -> Any:
-    """The jobs that run on nodes [first, first + count), each once, sorted."""
-    found = np.zeros(0, np.int32)
-    total = 0
-    for sweep in range(2):
-        if sweep == 1:
-            found = np.zeros(total, np.int32)
-            total = 0
-        for n in range(first_node, first_node + count):
-            w = s.nodes[n].running
-            while w >= 0:
-                if sweep == 1:
-                    found[total] = s.workers[w].job
-                total += 1
-                w = s.workers[w].next
+def ends_now(s: State, c: Clock, at_s: int) -> Any:
+    """Bring the clock to a time that `advance` stopped at, and take out the jobs that end in that second."""
+    c.clock[0].now_s = at_s
+    _turn_wheel(s, c, at_s)
+    return c.ended[: pop_ends(c, at_s)].copy()
+
+
+@kernel
+def running_on(s: State, closing: Any) -> Any:
+    """The jobs that run on the marked nodes, sorted, each once."""
+    count = 0
+    for n in range(len(s.nodes)):
+        w = s.nodes[n].running if closing[n] else -1
+        while w >= 0:
+            count += 1
+            w = s.workers[w].next
+    found = np.zeros(count, np.int32)
+    for n in range(len(s.nodes)):
+        w = s.nodes[n].running if closing[n] else -1
+        while w >= 0:
+            count -= 1
+            found[count] = s.workers[w].job
+            w = s.workers[w].next
     return np.unique(found)

@@ -1,0 +1,282 @@
+"""Replays a workload on a fleet: loads the core's arrays, lets the virtual clock run, and collects what happened."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from watteau.core import layout
+from watteau.core.layout import State
+from watteau.core.state import (
+    CapacityChange,
+    Outlook,
+    announce_outages,
+    build_state,
+    capacity_changes,
+    cut_for_fleet,
+    grow_queue,
+    outage_windows,
+)
+from watteau.core.step import Events, step
+from watteau.domain.decisions import Reason
+from watteau.domain.errors import InvariantBroken
+from watteau.domain.fleet import Fleet
+from watteau.domain.jobs import NO_LIMIT_S, Shape, Workload
+from watteau.domain.policy import Policy
+from watteau.domain.tenants import Tenant
+from watteau.domain.units import NEVER_S, Int32Array, Int64Array, TenantId
+from watteau.simulation.clock import (
+    IDLE,
+    LOG_FULL,
+    QUEUE_FULL,
+    STOPPED,
+    Clock,
+    advance,
+    cancel_end,
+    ends_now,
+    new_clock,
+    push_end,
+    running_on,
+)
+
+#: Called now and then with (jobs that have arrived, jobs in all).
+Progress = Callable[[int, int], None]
+_STEPS_BETWEEN_PROGRESS = 200_000
+_FIRST_LOG = 1 << 16
+
+COMPLETED, TIMED_OUT, UNSCHEDULABLE = "completed", "timed out", "unschedulable"
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What happened. Times are epoch seconds; rows are those of the workload."""
+
+    fleet: Fleet  # with the workload's own tenants added
+    workload: Workload
+    shapes: tuple[Shape, ...]  # as the fleet ran them: divisible ones cut into gangs
+    policy: Policy
+    zero_s: int  # epoch second of the workload's zero
+    submit_s: Int64Array  # [job]
+    start_s: Int64Array  # [job], -1: never started
+    end_s: Int64Array  # [job], -1: never started
+    pool: Int32Array  # [job], -1: never started
+    tenant: Int32Array  # [job], position in the fleet's tenant tree
+    reason: Int32Array  # [job]: why a job never started
+    first_worker: Int64Array  # [job + 1]
+    worker_node: Int32Array  # [worker], node of the state
+    first_node: Int64Array  # [pool]
+    lost: NDArray[np.int64]  # [., 4]: job, start, end, pool of attempts that an outage ended
+    logged: NDArray[np.void]  # [.] layout.LOGGED: every change of a waiting job's reason
+    steps: int
+    queue_most: int
+    wall_s: float  # of the replay itself: deciding where and when every job runs
+
+    @property
+    def started(self) -> NDArray[np.bool_]:
+        """[job] whether the job ever started."""
+        return self.start_s >= 0
+
+    @property
+    def last_end_s(self) -> int:
+        """When the last job ended; the workload's zero when none started."""
+        return int(self.end_s.max()) if self.started.any() else self.zero_s
+
+    def state_of_jobs(self) -> tuple[NDArray[np.int8], tuple[str, ...]]:
+        """([job] index, names): how each job ended."""
+        limited = (self.workload.limit_s != NO_LIMIT_S) & (self.workload.limit_s < self.workload.runtime_s)
+        return np.where(~self.started, 2, np.where(limited, 1, 0)).astype(np.int8), (
+            COMPLETED,
+            TIMED_OUT,
+            UNSCHEDULABLE,
+        )
+
+
+def with_tenants(fleet: Fleet, names: tuple[str, ...]) -> Fleet:
+    """The fleet with every tenant of a workload that its tree lacks, as children of the root with a share of 1."""
+    known = {tenant.id for _, tenant in fleet.tenants.walk()}
+    added = tuple(
+        Tenant(TenantId(name), name, 1, None, ()) for name in dict.fromkeys(names) if name not in known
+    )
+    if not added:
+        return fleet
+    return replace(fleet, tenants=replace(fleet.tenants, children=fleet.tenants.children + added))
+
+
+def replay(
+    fleet: Fleet,
+    workload: Workload,
+    policy: Policy,
+    *,
+    zero_s: int,
+    outlook: Outlook | None = None,
+    progress: Progress | None = None,
+) -> Replay:
+    """Run every job of the workload, whose zero is the epoch second `zero_s`, until nothing can happen any more.
+
+    Phases open and planned outages begin and end on their dates. Jobs of an outage start anew when it is over.
+    """
+    fleet = with_tenants(fleet, workload.tenants)
+    shapes = cut_for_fleet(workload.shapes, fleet)
+    workers_of = np.array([shape.workers for shape in shapes] or [0], dtype=np.int64)[workload.shape]
+    first_worker = np.zeros(len(workload) + 1, dtype=np.int64)
+    np.cumsum(workers_of, out=first_worker[1:])
+    state = build_state(
+        fleet,
+        shapes,
+        policy,
+        jobs=len(workload),
+        workers=int(first_worker[-1]),
+        log=_FIRST_LOG,
+        outlook=outlook,
+    )
+    tenant = _load_jobs(state, fleet, workload, zero_s, first_worker, workers_of)
+    served_s = np.ascontiguousarray(workload.served_s(), dtype=np.int64)
+    clock = new_clock(served_s, state.jobs["submit_s"], zero_s, len(workload))
+    driver = _Driver(fleet, state, clock, zero_s, progress)
+    began = perf_counter()
+    driver.run()
+    wall_s = perf_counter() - began
+    state = driver.state
+    if state.cycle[0].logged_lost:
+        raise InvariantBroken(f"{state.cycle[0].logged_lost} reasons were not logged")
+    jobs = state.jobs
+    ran = jobs["state"] == layout.ENDED
+    start_s = np.where(ran, jobs["start_s"], -1)
+    return Replay(
+        fleet=fleet,
+        workload=workload,
+        shapes=shapes,
+        policy=policy,
+        zero_s=zero_s,
+        submit_s=jobs["submit_s"].copy(),
+        start_s=start_s,
+        end_s=np.where(ran, jobs["end_s"], -1),
+        pool=np.where(ran, jobs["pool"], -1).astype(np.int32),
+        tenant=tenant,
+        reason=jobs["reason"].astype(np.int32),
+        first_worker=first_worker,
+        worker_node=state.workers["node"].copy(),
+        first_node=state.pools["first_node"].astype(np.int64),
+        lost=np.array(driver.lost, dtype=np.int64).reshape(-1, 4),
+        logged=state.logged[: state.cycle[0].logged],
+        steps=int(clock.clock[0].steps),
+        queue_most=int(clock.clock[0].queue_most),
+        wall_s=wall_s,
+    )
+
+
+def _load_jobs(
+    state: State,
+    fleet: Fleet,
+    workload: Workload,
+    zero_s: int,
+    first_worker: Int64Array,
+    workers_of: Int64Array,
+) -> Int32Array:
+    jobs = state.jobs
+    jobs["submit_s"] = workload.submit_s + zero_s
+    jobs["estimate_s"] = workload.estimate_s
+    jobs["limit_s"] = workload.limit_s
+    jobs["start_s"] = -1
+    jobs["reserved_s"] = NEVER_S
+    jobs["first_worker"] = first_worker[:-1]
+    jobs["shape"] = workload.shape
+    jobs["pool"] = -1
+    jobs["priority_class"] = workload.priority_class
+    position = {tenant.id: index for index, (_, tenant) in enumerate(fleet.tenants.walk())}
+    root_or_first_leaf = position[fleet.tenants.leaves()[0].id]
+    known = np.array([position[TenantId(name)] for name in workload.tenants] + [root_or_first_leaf], dtype=np.int32)
+    tenant: Int32Array = known[workload.tenant]  # -1, not known, is the last entry
+    jobs["tenant"] = tenant
+    state.workers["job"] = np.repeat(np.arange(len(workload), dtype=np.int32), workers_of)
+    state.workers["node"] = -1
+    return tenant
+
+
+class _Driver:
+    """Lets the clock run between the moments at which capacity changes, and grows what is full."""
+
+    def __init__(self, fleet: Fleet, state: State, clock: Clock, zero_s: int, progress: Progress | None) -> None:
+        self.state = state
+        self.clock = clock
+        self.progress = progress
+        self.lost: list[tuple[int, int, int, int]] = []
+        self._zero_s = zero_s
+        self._windows = outage_windows(fleet)
+        self._changes = capacity_changes(fleet, state)
+
+    def run(self) -> None:
+        """From the first moment to the last."""
+        later = [change for change in self._changes if change.at_s > self._zero_s]
+        up = np.zeros(len(self.state.nodes), dtype=np.bool_)
+        for change in self._changes:
+            if change.at_s <= self._zero_s:
+                up[change.first_node : change.first_node + change.count] = change.up
+        self._step(self._zero_s, np.flatnonzero(up), np.zeros(0, dtype=np.int64))
+        for at_s in sorted({change.at_s for change in later}):
+            if self._run_until(at_s) == IDLE and self.state.cycle[0].waiting == 0 and self._all_arrived():
+                return
+            now = [change for change in later if change.at_s == at_s]
+            self._step(at_s, _nodes(now, up=True), _nodes(now, up=False))
+        self._run_until(NEVER_S)
+
+    def _all_arrived(self) -> bool:
+        return bool(self.clock.clock[0].next_arrival == len(self.clock.served_s))
+
+    def _run_until(self, stop_s: int) -> int:
+        while True:
+            why = advance(self.state, self.clock, stop_s, _STEPS_BETWEEN_PROGRESS)
+            if self.progress is not None:
+                self.progress(int(self.clock.clock[0].next_arrival), len(self.clock.served_s))
+            if why == QUEUE_FULL:
+                self.state = grow_queue(self.state, 2 * len(self.state.queue))
+            elif why == LOG_FULL:
+                logged = np.zeros(
+                    2 * len(self.state.logged) + 8 * int(self.state.cycle[0].waiting), dtype=layout.LOGGED
+                ).view(np.recarray)
+                logged[: len(self.state.logged)] = self.state.logged
+                self.state = replace(self.state, logged=logged)
+            elif why in (STOPPED, IDLE):
+                return int(why)
+
+    def _step(self, at_s: int, nodes_up: NDArray[np.int64], nodes_down: NDArray[np.int64]) -> None:
+        ended = ends_now(self.state, self.clock, at_s)
+        announce_outages(self.state, self._windows, at_s)
+        lost = np.zeros(0, dtype=np.int32)
+        if len(nodes_down):
+            closing = np.zeros(len(self.state.nodes), dtype=np.bool_)
+            closing[nodes_down] = True
+            lost = np.setdiff1d(running_on(self.state, closing), ended).astype(np.int32)
+        jobs = self.state.jobs
+        for job in lost:
+            row = jobs[job]
+            cancel_end(self.clock, job, int(row.start_s) + int(self.clock.served_s[job]))
+            self.lost.append((int(job), int(row.start_s), at_s, int(row.pool)))
+        decisions = step(
+            self.state,
+            Events(
+                ended=ended,
+                lost=lost,
+                nodes_up=nodes_up.astype(np.int32),
+                nodes_down=nodes_down.astype(np.int32),
+            ),
+            at_s,
+        )
+        for job in decisions.started:
+            push_end(self.clock, job, at_s + int(self.clock.served_s[job]))
+
+
+def _nodes(changes: list[CapacityChange], *, up: bool) -> NDArray[np.int64]:
+    ranges = [
+        np.arange(change.first_node, change.first_node + change.count)
+        for change in changes
+        if change.up is up
+    ]
+    return np.unique(np.concatenate(ranges)) if ranges else np.zeros(0, dtype=np.int64)
+
+
+def reason_name(code: int) -> str:
+    """The stable name of a reason."""
+    return Reason(code).name
