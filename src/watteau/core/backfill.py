@@ -205,7 +205,7 @@ def most_workers_on_empty_node(pool: Any, shape: Any) -> int:
 def _gang_from(s: State, n: int, shape: Any, together: int, now: int) -> int:
     # From when on so many of the gang's workers fit on the node for ever after.
     gpus = together * _whole_gpus(shape)
-    if gpus > s.nodes[n].gpus or s.nodes[n].up == 0:
+    if s.nodes[n].up == 0:
         return NEVER_S
     if s.cycle[0].cpu_binds:
         return from_when_on_node(s, n, gpus, together * shape.cpu_milli, together * shape.memory_mib, now, -1)
@@ -213,48 +213,99 @@ def _gang_from(s: State, n: int, shape: Any, together: int, now: int) -> int:
 
 
 @kernel
+def _most_together(pool: Any, shape: Any) -> int:
+    most = most_workers_on_empty_node(pool, shape)
+    gpus = _whole_gpus(shape)
+    return int(min(most, pool.gpus // gpus) if gpus > 0 else most)  # a promise counts a fraction as a whole GPU
+
+
+@kernel
 def _earliest_gang(s: State, p: int, shape: Any, now: int) -> int:
     pool = s.pools[p]
+    most = _most_together(pool, shape)
     if shape.topology != _ONE_BLOCK_REQUIRED:
-        return _earliest_among(s, pool, shape, pool.first_node, pool.nodes, now)
+        return _earliest_among(s, shape, most, pool.first_node, pool.nodes, now)
     best_s = NEVER_S
     for b in range(pool.first_block, pool.first_block + pool.blocks):
-        best_s = min(best_s, _earliest_among(s, pool, shape, s.blocks[b].first_node, s.blocks[b].nodes, now))
+        best_s = min(best_s, _earliest_among(s, shape, most, s.blocks[b].first_node, s.blocks[b].nodes, now))
     return best_s
 
 
 @kernel
-def _earliest_among(s: State, pool: Any, shape: Any, first: int, count: int, now: int) -> int:
-    # The time at which the gang's last worker finds room: the order statistic of all the places' times.
-    most = min(most_workers_on_empty_node(pool, shape), pool.gpus if _whole_gpus(shape) > 0 else shape.workers)
-    places = 0
-    if count * most < shape.workers:
+def _earliest_among(s: State, shape: Any, most: int, first: int, count: int, now: int) -> int:
+    """The time at which the gang's last worker finds room: the order statistic of all the places' times.
+
+    The earliest places so far lie in a heap with the latest of them on top; most places are later than that and cost
+    one comparison.
+    """
+    workers = shape.workers
+    if count * most < workers:
         return NEVER_S
-    times = np.empty(count * most, np.int64)
-    for n in range(first, first + count):
-        for together in range(1, most + 1):
-            at_s = _gang_from(s, n, shape, together, now)
-            if at_s == NEVER_S:
-                break
-            times[places] = at_s
-            places += 1
-    if places < shape.workers:
-        return NEVER_S
-    return int(np.partition(times[:places], shape.workers - 1)[shape.workers - 1])
+    heap = np.empty(workers, np.int64)
+    size = 0
+    gpus = _whole_gpus(shape)
+    binds = s.cycle[0].cpu_binds
+    for together in range(1, most + 1):
+        for n in range(first, first + count):
+            if size == workers and gpus > 0 and s.available_s[together * gpus - 1, n] >= heap[0]:
+                continue
+            if binds or gpus == 0:
+                at_s = _gang_from(s, n, shape, together, now)
+            else:
+                at_s = available_from(s, n, together * gpus, now)
+            if size < workers:
+                if at_s < NEVER_S:
+                    _heap_push(heap, size, at_s)
+                    size += 1
+            elif at_s < heap[0]:
+                _heap_replace(heap, at_s)
+    return int(heap[0]) if size == workers else NEVER_S
+
+
+@kernel
+def _heap_push(heap: Any, size: int, value: int) -> None:
+    at = size
+    while at > 0 and heap[(at - 1) >> 1] < value:
+        heap[at] = heap[(at - 1) >> 1]
+        at = (at - 1) >> 1
+    heap[at] = value
+
+
+@kernel
+def _heap_replace(heap: Any, value: int) -> None:
+    size = len(heap)
+    at = 0
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        if child + 1 < size and heap[child + 1] > heap[child]:
+            child += 1
+        if heap[child] <= value:
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = value
 
 
 @kernel
 def _choose_gang(s: State, p: int, shape: Any, at_s: int, now: int) -> None:
     pool = s.pools[p]
-    most = min(most_workers_on_empty_node(pool, shape), pool.gpus if _whole_gpus(shape) > 0 else shape.workers)
+    most = _most_together(pool, shape)
+    gpus = _whole_gpus(shape)
     for b in range(pool.first_block, pool.first_block + pool.blocks):
-        s.scratch_room[b] = 0
+        room_of_block = 0
         for n in range(s.blocks[b].first_node, s.blocks[b].first_node + s.blocks[b].nodes):
             room = 0
-            while room < most and _gang_from(s, n, shape, room + 1, now) <= at_s:
+            while room < most:
+                if gpus > 0 and s.available_s[(room + 1) * gpus - 1, n] > at_s:
+                    break
+                if _gang_from(s, n, shape, room + 1, now) > at_s:
+                    break
                 room += 1
             s.scratch_take[n] = room
-            s.scratch_room[b] += room
+            room_of_block += room
+        s.scratch_room[b] = room_of_block
     choose_nodes(s, p, shape, True, now, now, -1)
 
 

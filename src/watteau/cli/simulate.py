@@ -1,0 +1,308 @@
+"""`watteau simulate` and `watteau demo`: replay a workload on a fleet and leave tables and a report."""
+
+import json
+import math
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from watteau.cli.inputs import fail, load_fleet
+from watteau.domain.errors import Fault, InputError
+from watteau.domain.fleet import Fleet
+from watteau.domain.fleet_file import parse_fleet
+from watteau.domain.jobs import Workload
+from watteau.domain.policy import POLICIES, named_policy
+from watteau.domain.units import DAY_S, HOUR_S, from_epoch_s, to_epoch_s
+from watteau.energy.supply import CapacityFactors, read_capacity_factors
+from watteau.simulation.replay import replay
+from watteau.simulation.results import keep_books, outlook_of, share_by_leaf, summarise, write_results
+from watteau.workload.formats import read_workload
+from watteau.workload.generate import generate
+from watteau.workload.scale import assign_tenants, compress_to_load, resample_to_load
+
+#: Room after the last arrival for which hourly PUE is looked up; beyond it the last hour's holds.
+_TAIL_HOURS = 60 * 24
+
+PolicyName = StrEnum("PolicyName", {name: name for name in POLICIES})
+
+
+def _positive(value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise typer.BadParameter(f"{value:g} is not a positive number")
+    return value
+
+
+Load = Annotated[
+    float | None,
+    typer.Option(
+        callback=_positive,
+        help="Wanted load of the open GPUs, for example 0.8. Arrivals are compressed in time; with --days they are "
+        "drawn anew with the seed.",
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Everything that is drawn is drawn with this seed.")]
+Out = Annotated[Path | None, typer.Option(help="Directory for tables, summary and report.html.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+
+
+def simulate(
+    fleet: Annotated[Path, typer.Argument(help="The fleet file (TOML).")],
+    trace: Annotated[
+        Path | None,
+        typer.Option(help="The workload: PAI CSV, SWF, sacct, openb or Watteau's Parquet. Without it one is generated."),
+    ] = None,
+    policy: Annotated[PolicyName, typer.Option(help="How waiting jobs are ordered and backfilled.")] = PolicyName(
+        "hybrid"
+    ),
+    load: Load = None,
+    seed: Seed = 0,
+    start: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"],
+            help="The workload's zero, UTC. Default: the first 1 January on which all phases are open.",
+        ),
+    ] = None,
+    days: Annotated[
+        float | None,
+        typer.Option(callback=_positive, help="Days in which jobs arrive; what has arrived runs to its end."),
+    ] = None,
+    supply: Annotated[
+        Path | None, typer.Option(help="Hourly capacity factors (CSV). Without it they are generated, and marked so.")
+    ] = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay a workload on a fleet with the production scheduler, hour by hour against the renewable supply."""
+    try:
+        _run(
+            load_fleet(fleet),
+            trace=trace,
+            policy=policy.value,
+            load=load,
+            seed=seed,
+            start=start,
+            days=days,
+            supply=supply,
+            out=out,
+            as_json=as_json,
+            command=_command_line(),
+        )
+    except InputError as error:
+        fail(error)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Directory for tables, summary and report.html.")] = Path("out/demo"),
+    days: Annotated[float, typer.Option(callback=_positive, help="Days in which jobs arrive.")] = 28.0,
+    seed: Seed = 2024,
+    as_json: AsJson = False,
+) -> None:
+    """Replay four synthetic weeks on the French fleet (25,000 GPUs, three sites) and write a report."""
+    text = files("watteau.cli").joinpath("france.toml").read_text(encoding="utf-8")
+    try:
+        _run(
+            parse_fleet(text, "france.toml"),
+            trace=None,
+            policy="hybrid",
+            load=0.85,
+            seed=seed,
+            start=datetime(2028, 3, 1),
+            days=days,
+            supply=None,
+            out=out,
+            as_json=as_json,
+            command=f"watteau demo --days {days:g} --seed {seed}",
+        )
+    except InputError as error:
+        fail(error)
+
+
+def _command_line() -> str:
+    return shlex.join(["watteau", *sys.argv[1:]])
+
+
+def _run(
+    fleet: Fleet,
+    *,
+    trace: Path | None,
+    policy: str,
+    load: float | None,
+    seed: int,
+    start: datetime | None,
+    days: float | None,
+    supply: Path | None,
+    out: Path | None,
+    as_json: bool,
+    command: str,
+) -> None:
+    console = Console(stderr=True, width=None)
+    zero_s = _zero_s(fleet, start)
+    factors = read_capacity_factors(supply) if supply else None
+    with _progress(console) as show:
+        show("Reading the workload", 0, 0)
+        workload = _workload(fleet, trace, load, seed, days, zero_s)
+        first_hour_s = zero_s // HOUR_S * HOUR_S
+        hours = int(workload.submit_s[-1]) // HOUR_S + _TAIL_HOURS
+        outlook = outlook_of(fleet, first_hour_s, hours, seed)
+        happened = replay(
+            fleet,
+            workload,
+            named_policy(policy),
+            zero_s=zero_s,
+            outlook=outlook,
+            progress=lambda arrived, jobs: show("Replaying", arrived, jobs),
+        )
+        show("Keeping the books", 0, 0)
+        results = keep_books(happened, outlook, factors, seed)
+        summary = summarise(results, seed)
+        if out is not None:
+            show("Writing the report", 0, 0)
+            try:
+                write_results(results, out, command=command, seed=seed, summary=summary)
+            except OSError as error:
+                raise InputError(
+                    str(out), [Fault(0, "", error.strerror or str(error), "a directory with room to write into")]
+                ) from None
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2, allow_nan=False))
+    else:
+        _print(summary, results.factors, out)
+
+
+def _zero_s(fleet: Fleet, start: datetime | None) -> int:
+    if start is not None:
+        return to_epoch_s(start.replace(tzinfo=UTC))
+    last = from_epoch_s(max(fleet.opening_times_s(), default=0))
+    year = last.year if last == datetime(last.year, 1, 1, tzinfo=UTC) else last.year + 1
+    return to_epoch_s(datetime(year, 1, 1, tzinfo=UTC))
+
+
+def _workload(
+    fleet: Fleet, trace: Path | None, load: float | None, seed: int, days: float | None, zero_s: int
+) -> Workload:
+    capacity = fleet.gpus(from_epoch_s(zero_s)) or fleet.gpus()
+    names, parts = share_by_leaf(fleet)
+    duration_s = round(days * DAY_S) if days is not None else None
+    if trace is None:
+        return generate(
+            capacity_gpus=capacity,
+            load=load if load is not None else 0.8,
+            duration_s=duration_s or 7 * DAY_S,
+            seed=seed,
+            tenants=names,
+        )
+    workload = read_workload(trace)
+    if load is not None and duration_s is not None:
+        workload = resample_to_load(workload, capacity, load, duration_s, seed)
+    elif load is not None:
+        workload = compress_to_load(workload, capacity, load)
+    elif duration_s is not None:
+        workload = _first_days(workload, duration_s)
+    return assign_tenants(workload, names, parts, seed)
+
+
+def _first_days(workload: Workload, duration_s: int) -> Workload:
+    count = int(np.searchsorted(workload.submit_s, int(workload.submit_s[0]) + duration_s))
+    columns = ("job_id", "submit_s", "runtime_s", "estimate_s", "limit_s", "shape", "tenant", "priority_class")
+    return replace(
+        workload,
+        **{name: getattr(workload, name)[:count] for name in columns},
+        notes=(*workload.notes, f"only the {count} jobs of the first {duration_s / DAY_S:g} days"),
+    )
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Any]:
+    """Yields show(what, done, all). Draws only on a terminal."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("Starting", total=None)
+
+        def show(what: str, done: int, whole: int) -> None:
+            bar.update(task, description=what, completed=done, total=whole or None)
+
+        yield show
+
+
+def _print(summary: dict[str, Any], factors: CapacityFactors, out: Path | None) -> None:
+    console = Console(width=min(Console().width, 100))
+    energy = summary["energy"]
+    synthetic = " (synthetic)" if summary["workload_synthetic"] else ""
+    table = Table(title=f"{summary['workload']}{synthetic} on {summary['fleet']}", show_header=False, min_width=60)
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    rows: list[tuple[str, str]] = [
+        ("policy, seed", f"{summary['policy']}, {summary['seed']}"),
+        ("from", summary["start_utc"]),
+        ("jobs", f"{summary['jobs']:,}"),
+        ("never startable", f"{summary['jobs_unschedulable']:,}"),
+        ("wait, median", _seconds(summary["wait_p50_s"])),
+        ("wait, mean", _seconds(summary["wait_mean_s"])),
+        ("wait, 99 % below", _seconds(summary["wait_p99_s"])),
+        ("bounded slowdown, mean", _number(summary["bounded_slowdown_mean"])),
+        ("GPUs held", _percent(summary["gpu_utilization"])),
+        ("energy of the sites", f"{energy['site_energy_wh'] / 1e9:,.3f} GWh"),
+        (f"renewable supply{' (synthetic)' if factors.synthetic else ''}", f"{energy['supply_wh'] / 1e9:,.3f} GWh"),
+        ("renewable, matched hour by hour", _percent(energy["hourly_matched_share"])),
+        ("renewable, over the whole time", _percent(energy["annual_ratio"])),
+        ("replayed in", f"{summary['wall_s']:.2f} s, {summary['jobs_per_s'] or 0:,.0f} jobs/s"),
+        ("memory at most", f"{summary['peak_rss_mib']:,.0f} MiB"),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for reason, count in summary["unschedulable_by_reason"].items():
+        console.print(f"{count:,} jobs never started: {reason}")
+    sites = Table(min_width=60)
+    for column in ("site", "jobs", "GPU-hours", "GPUs held", "MWh", "matched"):
+        sites.add_column(column, justify="left" if column == "site" else "right")
+    for name, site in summary["by_site"].items():
+        meter = site["site_energy_wh"]
+        sites.add_row(
+            name,
+            f"{site['jobs']:,}",
+            f"{site['gpu_hours']:,.0f}",
+            _percent(site["gpu_utilization"]),
+            f"{meter / 1e6:,.1f}",
+            _percent(site["matched_wh"] / meter if meter else None),
+        )
+    console.print(sites)
+    if out is not None:
+        console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.2f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    if value < 120:
+        return f"{value:,.0f} s"
+    return f"{value / 60:,.1f} min" if value < 7200 else f"{value / 3600:,.1f} h"
