@@ -62,7 +62,9 @@ def simulate(
     fleet: Annotated[Path, typer.Argument(help="The fleet file (TOML).")],
     trace: Annotated[
         Path | None,
-        typer.Option(help="The workload: PAI CSV, SWF, sacct, openb or Watteau's Parquet. Without it one is generated."),
+        typer.Option(
+            help="The workload: PAI CSV, SWF, sacct, openb or Watteau's Parquet. Without it one is generated."
+        ),
     ] = None,
     policy: Annotated[PolicyName, typer.Option(help="How waiting jobs are ordered and backfilled.")] = PolicyName(
         "hybrid"

@@ -73,7 +73,7 @@ TENANT = np.dtype(
         ("quota_milli", i8),  # -1: none
         ("used_milli", i8),  # of the subtree
         ("rank", i8),
-        ("waiting_on_quota", i4),
+        ("holds_back", i1),  # its quota has kept a job waiting
         ("weighted_past", f8),  # see order.py: decayed use = weighted_past + running * weight(now)
         ("running_gpus", f8),
         ("usage", f8),
@@ -93,6 +93,7 @@ SHAPE = np.dtype(
         ("failed_estimate_s", i8),  # with this estimate or a longer one the shape did not fit ...
         ("failed_epoch", i8),  # ... since this epoch, in which nothing has been freed
         ("failed_reason", i2),
+        ("failed_room", i8),  # of a gang: how many workers would have fitted into one pool then
         ("longest_s", i8),  # longest estimate that the nodes freed in ...
         ("longest_epoch", i8),  # ... this epoch could take
     ],
@@ -162,7 +163,9 @@ CYCLE = np.dtype(
         ("cpu_binds", i1),  # some shape asks for more CPU or memory than its GPUs' even share
         ("power_binds", i1),
         ("blocked", i1),  # strict order: the first job did not fit and nothing was freed since
-        ("first_worker_free", i8),
+        ("held_by_quota", i8),  # waiting jobs whose reason is a quota
+        ("quota_freed", i1),  # a tenant whose quota keeps jobs waiting uses less than before
+        ("gang_room", i8),  # how many of the gang tried last would have fitted into one pool
         ("started", i8),
         ("logged", i8),
         ("logged_lost", i8),

@@ -19,6 +19,7 @@ _TOPOLOGY = int(Reason.TOPOLOGY)
 _BEHIND_OTHERS = int(Reason.BEHIND_OTHERS)
 _OUTAGE_AHEAD = int(Reason.OUTAGE_AHEAD)
 _SITE_POWER = int(Reason.SITE_POWER)
+_QUOTA = int(Reason.QUOTA)
 _ONE_BLOCK_REQUIRED = 2
 
 
@@ -165,6 +166,8 @@ def commit(s: State, job: int, pool: int, now: int) -> None:
     row.state = RUNNING
     row.start_s = now
     row.pool = pool
+    if row.reason == _QUOTA:
+        s.cycle[0].held_by_quota -= 1
     row.reason = 0
     s.sites[s.pools[pool].site].power_mw += shape.total_milli * s.pools[pool].busy_mw_per_milli
     charge(s, row.tenant, shape.total_milli, 1, now)
@@ -187,12 +190,12 @@ def end_job(s: State, job: int, now: int) -> None:
         s.cycle[0].freed_early = 1
     s.sites[s.pools[row.pool].site].power_mw -= shape.total_milli * s.pools[row.pool].busy_mw_per_milli
     charge(s, row.tenant, shape.total_milli, -1, now)
-    up = row.tenant
-    while up >= 0:
-        if s.tenants[up].waiting_on_quota > 0:
-            s.cycle[0].scan_all = 1
-            s.tenants[up].waiting_on_quota = 0
-        up = s.tenants[up].parent
+    if s.cycle[0].held_by_quota > 0:
+        up = row.tenant
+        while up >= 0:
+            if s.tenants[up].holds_back:
+                s.cycle[0].quota_freed = 1
+            up = s.tenants[up].parent
 
 
 @kernel
@@ -206,6 +209,7 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
     scored = s.policy[0].scoring and shape.workers == 1
     chosen = -1
     why = 0
+    s.cycle[0].gang_room = 0
     for choice in range(len(s.pools)):
         p = s.preference[s.cycle[0].hour, choice]
         if s.shape_pools[row.shape, p] == 0:
@@ -246,6 +250,8 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
         take_gpu(s, row.first_worker, chosen, shape, s.scores[row.shape, chosen].gpu)
         commit(s, job, s.nodes[chosen].pool, now)
         return 0
+    if why != _CAPACITY and why != _BEHIND_OTHERS:
+        s.cycle[0].gang_room = shape.workers  # not for want of room
     return int(why) if why else _CAPACITY
 
 
@@ -369,8 +375,11 @@ def free_workers_bound(s: State, p: int, gpus: int) -> int:
 @kernel
 def _place_gang(s: State, row: Any, shape: Any, p: int, now: int, skip: int) -> int:
     if shape.milli > 0 or shape.gpus == 0:
+        s.cycle[0].gang_room = shape.workers  # not counted
         return _place_one_by_one(s, row, shape, p, now, skip)
-    if free_workers_bound(s, p, shape.gpus) < shape.workers:
+    bound = free_workers_bound(s, p, shape.gpus)
+    if bound < shape.workers:
+        s.cycle[0].gang_room = max(s.cycle[0].gang_room, bound)
         return _CAPACITY
     until = now + row.estimate_s
     total = 0
@@ -379,6 +388,7 @@ def _place_gang(s: State, row: Any, shape: Any, p: int, now: int, skip: int) -> 
         room = _block_room_now(s, b, shape, now, until, skip)
         s.scratch_room[b] = room
         total += room
+    s.cycle[0].gang_room = max(s.cycle[0].gang_room, total)
     if total < shape.workers:
         return _BEHIND_OTHERS if not s.cycle[0].cpu_binds else _CAPACITY
     chosen = choose_nodes(s, p, shape, False, now, until, skip)

@@ -96,9 +96,7 @@ class Replay:
 def with_tenants(fleet: Fleet, names: tuple[str, ...]) -> Fleet:
     """The fleet with every tenant of a workload that its tree lacks, as children of the root with a share of 1."""
     known = {tenant.id for _, tenant in fleet.tenants.walk()}
-    added = tuple(
-        Tenant(TenantId(name), name, 1, None, ()) for name in dict.fromkeys(names) if name not in known
-    )
+    added = tuple(Tenant(TenantId(name), name, 1, None, ()) for name in dict.fromkeys(names) if name not in known)
     if not added:
         return fleet
     return replace(fleet, tenants=replace(fleet.tenants, children=fleet.tenants.children + added))
@@ -269,11 +267,7 @@ class _Driver:
 
 
 def _nodes(changes: list[CapacityChange], *, up: bool) -> NDArray[np.int64]:
-    ranges = [
-        np.arange(change.first_node, change.first_node + change.count)
-        for change in changes
-        if change.up is up
-    ]
+    ranges = [np.arange(change.first_node, change.first_node + change.count) for change in changes if change.up is up]
     return np.unique(np.concatenate(ranges)) if ranges else np.zeros(0, dtype=np.int64)
 
 

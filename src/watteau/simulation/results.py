@@ -382,9 +382,9 @@ def _hours_table(results: Results) -> pl.DataFrame:
     start = results.first_hour_s + np.arange(hours, dtype=np.int64) * HOUR_S
     return pl.DataFrame(
         {
-            "site": pl.Series(np.repeat(np.arange(len(sites)), hours)).cast(pl.UInt32).replace_strict(
-                dict(enumerate(sites)), return_dtype=pl.String
-            ),
+            "site": pl.Series(np.repeat(np.arange(len(sites)), hours))
+            .cast(pl.UInt32)
+            .replace_strict(dict(enumerate(sites)), return_dtype=pl.String),
             "hour_utc": pl.from_epoch(pl.Series(np.tile(start, len(sites))), time_unit="s").dt.replace_time_zone("UTC"),
             "it_energy_wh": books.it_wh.ravel(),
             "site_energy_wh": books.site_wh.ravel(),
