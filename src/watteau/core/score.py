@@ -116,8 +116,7 @@ def evaluate(s: State, index: int, n: int, now: int, until: int, skip: int) -> N
         return
     if shape.milli == 0:
         if node.gpus_free >= shape.gpus and (
-            node.reserved < 0
-            or fits_until(s, n, shape.gpus, shape.cpu_milli, shape.memory_mib, now, until, skip)
+            node.reserved < 0 or fits_until(s, n, shape.gpus, shape.cpu_milli, shape.memory_mib, now, until, skip)
         ):
             score.loss = potential(s, n, node.gpus_free - shape.gpus, -1, 0, cpu_milli, memory_mib) - before
         return
