@@ -1,0 +1,1 @@
+"""The core against references, rules and itself; `world.py` drives it."""

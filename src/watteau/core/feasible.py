@@ -8,7 +8,6 @@ from watteau.core.bits import kernel
 from watteau.core.layout import State
 from watteau.domain.units import NEVER_S
 
-
 #: Up to so many reservations on a node are looked at one by one; more are sorted into the node's future.
 _FEW = 6
 #: Nodes up to so many GPUs are sorted by insertion.

@@ -13,6 +13,31 @@ from watteau.core.passing import Bundle
 
 i1, i2, i4, i8, f8 = np.int8, np.int16, np.int32, np.int64, np.float64
 
+class Row(np.record):
+    """One record as plain Python reads it: whole numbers without a width, as compiled code computes with them.
+
+    `shape` is its field, and not the shape that numpy gives every scalar.
+    """
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        return value.item() if isinstance(value, np.number) else value
+
+    @property
+    def shape(self) -> Any:  # type: ignore[override]
+        """The row of the shape that a job asks for."""
+        return self["shape"]
+
+    @shape.setter
+    def shape(self, value: int) -> None:
+        self["shape"] = value
+
+
+def records(count: int, dtype: np.dtype[np.void]) -> Any:
+    """So many zeroed rows, whose fields read as attributes in compiled code and in plain Python alike."""
+    return np.zeros(count, dtype=np.dtype((Row, dtype)))
+
+
 #: Job states.
 ABSENT, WAITING, RUNNING, ENDED, REJECTED = range(5)
 
@@ -170,6 +195,8 @@ CYCLE = np.dtype(
         ("logged", i8),
         ("logged_lost", i8),
         ("overflow", i1),
+        ("left_untried", i1),  # an earlier step's budget ran out, and its jobs still wait to be tried
+        ("exhausted", i1),  # the step's budget ran out before the queue did
         ("wake_s", i8),
     ],
     align=True,

@@ -124,7 +124,6 @@ def give_back(s: State, w: int, shape: Any) -> None:
     node.version += 1
     enlist(s, n)
     mark_stale(s, n)
-    mark_dirty(s, n)
 
 
 @kernel
@@ -184,6 +183,7 @@ def end_job(s: State, job: int, now: int) -> None:
     shape = s.shapes[row.shape]
     for w in range(row.first_worker, row.first_worker + shape.workers):
         give_back(s, w, shape)
+        mark_dirty(s, s.workers[w].node)
     row.state = ENDED
     row.end_s = now
     if now < row.start_s + row.estimate_s:
@@ -280,7 +280,7 @@ def find_node(s: State, p: int, shape: Any, now: int, until: int, skip: int) -> 
                     n = s.word_node[word] + lowest_bit(bits)
                     bits &= bits - 1
                     if fits_until(s, n, shape.gpus, shape.cpu_milli, shape.memory_mib, now, until, skip):
-                        return n
+                        return int(n)
                     left -= 1
                 if left == 0:
                     break
@@ -293,7 +293,7 @@ def find_node(s: State, p: int, shape: Any, now: int, until: int, skip: int) -> 
                     n = s.word_node[word] + lowest_bit(bits)
                     bits &= bits - 1
                     if fits_empty_handed(s.nodes[n], shape.gpus, shape.cpu_milli, shape.memory_mib):
-                        return n
+                        return int(n)
                     left -= 1
                 if left == 0:
                     break
@@ -406,6 +406,13 @@ def _block_room_now(s: State, b: int, shape: Any, now: int, until: int, skip: in
     most_gpus = s.open_nodes.shape[0] - 1
     binds = s.cycle[0].cpu_binds
     room = 0
+    if s.cycle[0].planned == 0 and not binds:  # nothing is held, and the count of nodes says it all
+        for word in range(block.first_word, block.first_word + block.words):
+            for k in range(shape.gpus, most_gpus + 1):
+                bits = s.open_nodes[k, word]
+                if bits:
+                    room += count_bits(bits) * (k // shape.gpus)
+        return room
     for word in range(block.first_word, block.first_word + block.words):
         for k in range(shape.gpus, most_gpus + 1):
             bits = s.held_nodes[k, word]

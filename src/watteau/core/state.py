@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from watteau.core import layout
 from watteau.core.bits import WORD_BITS
-from watteau.core.layout import State
+from watteau.core.layout import State, records
 from watteau.core.step import judge_shapes
 from watteau.domain.decisions import Reason
 from watteau.domain.errors import InvariantBroken
@@ -108,11 +108,11 @@ def build_state(
     outlook = outlook or Outlook.constant(fleet)
     pools = list(fleet.pools())
     site_of = {site.id: index for index, site in enumerate(fleet.sites)}
-    pool_rows = _records(len(pools), layout.POOL)
+    pool_rows = records(len(pools), layout.POOL)
     nodes_total = sum(site.nodes(pool.id) for site, pool in pools)
     blocks_total = sum(-(-site.nodes(pool.id) // pool.nodes_per_block) for site, pool in pools)
-    node_rows = _records(nodes_total, layout.NODE)
-    block_rows = _records(blocks_total, layout.BLOCK)
+    node_rows = records(nodes_total, layout.NODE)
+    block_rows = records(blocks_total, layout.BLOCK)
     word_node: list[int] = []
     node = block = 0
     for index, (site, pool) in enumerate(pools):
@@ -146,11 +146,12 @@ def build_state(
     most_gpus = max((pool.gpus_per_node for _, pool in pools), default=1)
     shape_rows, shape_pools = _shape_rows(shapes, fleet)
     tenant_rows, children = _tenant_rows(fleet)
-    cycle = _records(1, layout.CYCLE)
+    cycle = records(1, layout.CYCLE)
     cycle[0].now_s = -NEVER_S
     cycle[0].hour = -1
     cycle[0].hour_zero = outlook.first_hour_s // HOUR_S
     cycle[0].compressed_s = cycle[0].ranked_s = -NEVER_S
+    cycle[0].wake_s = NEVER_S
     cycle[0].weight_zero_s = outlook.first_hour_s
     limits_kw = np.array([[site.power_limit_kw] for site in fleet.sites], dtype=np.float64)
     # Sites are tried in the order of the energy that a GPU-hour costs there: one shared supply, so PUE decides.
@@ -159,15 +160,15 @@ def build_state(
     typical_rows = _typical_rows(typical)
     policy_row[0].gpu_per_cpu, policy_row[0].gpu_per_memory = _mix_ratios(typical)
     scored = (1, 1) if policy.scoring is Scoring.BEST_FIT else (len(shapes), nodes_total)
-    scores = np.zeros(scored, dtype=layout.SCORE).view(np.recarray)
+    scores = records(scored[0] * scored[1], layout.SCORE).reshape(scored)
     scores["version"] = -1
-    potentials = _records(nodes_total, layout.POTENTIAL)
+    potentials = records(nodes_total, layout.POTENTIAL)
     potentials["version"] = -1
     scratch = max(nodes_total, len(tenant_rows), max((shape.workers for shape in shapes), default=1)) + 1
     state = State(
         cycle=cycle,
         policy=policy_row,
-        sites=_records(len(fleet.sites), layout.SITE),
+        sites=records(len(fleet.sites), layout.SITE),
         pools=pool_rows,
         blocks=block_rows,
         nodes=node_rows,
@@ -175,8 +176,8 @@ def build_state(
         children=children,
         shapes=shape_rows,
         shape_pools=shape_pools,
-        jobs=_records(jobs, layout.JOB),
-        workers=_records(workers, layout.WORKER),
+        jobs=records(jobs, layout.JOB),
+        workers=records(workers, layout.WORKER),
         word_node=np.array(word_node, dtype=np.int32),
         open_nodes=np.zeros((most_gpus + 1, len(word_node)), dtype=np.int64),
         held_nodes=np.zeros((most_gpus + 1, len(word_node)), dtype=np.int64),
@@ -184,12 +185,12 @@ def build_state(
         held_count=np.zeros((len(pools), most_gpus + 1), dtype=np.int32),
         available_s=np.full((most_gpus, nodes_total), NEVER_S, dtype=np.int64),
         shared_free=np.full((nodes_total, most_gpus), -1, dtype=np.int16),
-        queue=_records(queue, layout.QUEUED),
+        queue=records(queue, layout.QUEUED),
         plan=np.zeros(queue, dtype=np.int32),
         dirty=np.zeros(nodes_total, dtype=np.int32),
         stale=np.zeros(nodes_total, dtype=np.int32),
         started=np.zeros(queue, dtype=np.int32),
-        logged=_records(log, layout.LOGGED),
+        logged=records(log, layout.LOGGED),
         limit_mw=(limits_kw * 1e6 / outlook.pue).astype(np.int64),
         preference=np.argsort(pue_of_pool, axis=0, kind="stable").T.astype(np.int32).copy(),
         typical=typical_rows,
@@ -209,7 +210,7 @@ def grow_queue(state: State, room: int) -> State:
     """The same state with room for at least `room` waiting jobs."""
     if room <= len(state.queue):
         return state
-    queue = _records(room, layout.QUEUED)
+    queue = records(room, layout.QUEUED)
     queue[: len(state.queue)] = state.queue
     plan = np.zeros(room, dtype=np.int32)
     plan[: len(state.plan)] = state.plan
@@ -258,12 +259,8 @@ def announce_outages(state: State, windows: Sequence[tuple[int, int, int]], now_
             state.pools["reopens_s"][pool] = end
 
 
-def _records(count: int, dtype: np.dtype[np.void]) -> NDArray[np.void]:
-    return np.zeros(count, dtype=dtype).view(np.recarray)
-
-
 def _policy_row(policy: Policy) -> NDArray[np.void]:
-    row = _records(1, layout.POLICY)
+    row = records(1, layout.POLICY)
     row[0].reservations = policy.reservations
     row[0].fair = policy.order is Order.FAIR_TREE
     row[0].scoring = policy.scoring
@@ -298,7 +295,7 @@ def _gpu_split(shape: Shape) -> tuple[int, int]:
 
 
 def _shape_rows(shapes: Sequence[Shape], fleet: Fleet) -> tuple[NDArray[np.void], NDArray[np.int8]]:
-    rows = _records(len(shapes), layout.SHAPE)
+    rows = records(len(shapes), layout.SHAPE)
     pools = list(fleet.pools())
     may_run = np.zeros((len(shapes), len(pools)), dtype=np.int8)
     models = {pool.gpu_model for _, pool in pools}
@@ -362,7 +359,7 @@ def _cpu_binds(state: State) -> bool:
 
 def _tenant_rows(fleet: Fleet) -> tuple[NDArray[np.void], Int32Array]:
     walked = list(fleet.tenants.walk())
-    rows = _records(len(walked), layout.TENANT)
+    rows = records(len(walked), layout.TENANT)
     children: list[list[int]] = [[] for _ in walked]
     for index, (parent, tenant) in enumerate(walked):
         rows[index].parent = parent
@@ -393,8 +390,7 @@ def check_invariants(state: State) -> None:
     np.add.at(power, pools["site"][nodes["pool"]], np.where(nodes["up"] == 1, pools["node_idle_mw"][nodes["pool"]], 0))
     for job in np.flatnonzero(jobs["state"] == layout.RUNNING):
         row = jobs[job]
-        index = int(row["shape"])  # row.shape is that of a numpy scalar: ()
-        shape = shapes[index]
+        shape = shapes[row.shape]
         power[pools[row.pool].site] += shape.total_milli * pools[row.pool].busy_mw_per_milli
         up = int(row.tenant)
         while up >= 0:
@@ -404,7 +400,7 @@ def check_invariants(state: State) -> None:
             worker = state.workers[w]
             if worker.job != job or nodes[worker.node].pool != row.pool or nodes[worker.node].up != 1:
                 raise InvariantBroken(f"worker {w} of job {job} is not where the job is")
-            if not state.shape_pools[index, row.pool]:
+            if not state.shape_pools[row.shape, row.pool]:
                 raise InvariantBroken(f"job {job} runs in a pool that it may not use")
             free_cpu[worker.node] -= shape.cpu_milli
             free_memory[worker.node] -= shape.memory_mib

@@ -23,7 +23,7 @@ from watteau.core.order import enqueue, over_quota, rank_tenants, sort_queue, ti
 from watteau.core.place import delist, end_job, enlist, free_workers_bound, place_now, start_where_promised
 from watteau.domain.decisions import Reason
 from watteau.domain.errors import InvariantBroken
-from watteau.domain.units import NEVER_S, Int32Array, Int64Array
+from watteau.domain.units import NEVER_S, Int32Array
 
 _EXCEEDS_MAXIMUM = int(Reason.EXCEEDS_MAXIMUM)
 _EXCEEDS_QUOTA = int(Reason.EXCEEDS_QUOTA)
@@ -94,6 +94,7 @@ def step_kernel(
     cycle = s.cycle[0]
     cycle.now_s = now
     cycle.started = 0
+    cycle.exhausted = 0
     if len(ended) + len(lost) + len(nodes_up) + len(nodes_down) > 0:
         _take_in(s, ended, lost, nodes_up, nodes_down, now)
     hour = min(now // _HOUR_S - cycle.hour_zero, s.limit_mw.shape[1] - 1)
@@ -102,20 +103,44 @@ def step_kernel(
     position = -1
     for i in range(len(arrived)):
         position = _admit(s, arrived[i], now)
+        if 0 <= position < cycle.queue_tail - 1:  # a higher class goes in front of the job that blocks the queue
+            cycle.blocked = 0
     if cycle.waiting > 0:
         if s.policy[0].reservations == 0:
-            _start_in_order(s, now)
-        elif len(arrived) == 1 and cycle.dirty == 0 and cycle.scan_all == 0 and not _rank_is_due(s, now):
-            # Nothing was freed: only the newcomer can have a chance.
+            _start_in_order(s, lost, arrived, now)
+        elif (
+            len(arrived) == 1
+            and cycle.dirty == 0
+            and cycle.scan_all == 0
+            and now < cycle.wake_s
+            and not _rank_is_due(s, now)
+        ):
+            # Nothing was freed and no promise is due: only the newcomer can have a chance.
             if position >= 0:
                 _consider(s, position, now)
         else:
             _decide(s, len(arrived) + len(lost), now)
     _forget_dirty(s)
-    cycle.wake_s = NEVER_S
-    if cycle.freed_early and cycle.planned > 0:
-        cycle.wake_s = max(now + 1, cycle.compressed_s + s.policy[0].compress_every_s)
+    cycle.wake_s = _wake_s(s, now)
     return int(cycle.started)
+
+
+@kernel
+def _wake_s(s: State, now: int) -> int:
+    """When to look again even if nothing happens until then; always later than now."""
+    cycle = s.cycle[0]
+    if cycle.exhausted:
+        return int(now + 1)
+    wake_s = NEVER_S
+    if cycle.freed_early and cycle.planned > 0:
+        wake_s = max(now + 1, cycle.compressed_s + s.policy[0].compress_every_s)
+    for at in range(cycle.planned):  # a promise falls due; one that is overdue waits for what keeps it
+        due_s = s.jobs[s.plan[at]].reserved_s
+        if due_s > now:
+            wake_s = min(wake_s, due_s)
+    if cycle.power_binds and cycle.waiting > 0 and cycle.hour + 1 < s.limit_mw.shape[1]:
+        wake_s = min(wake_s, (cycle.hour_zero + cycle.hour + 1) * _HOUR_S)  # another hour, another limit
+    return int(wake_s)
 
 
 @kernel
@@ -274,33 +299,35 @@ def _held_back(s: State, job: int, now: int) -> bool:
 
 
 @kernel
-def _start_in_order(s: State, now: int) -> None:
+def _start_in_order(s: State, lost: Any, arrived: Any, now: int) -> None:
     """Strict order: nobody overtakes the first job that does not fit (a quota holds back only its own tenant)."""
     cycle = s.cycle[0]
-    blocked = cycle.blocked and cycle.scan_all == 0
-    at = cycle.queue_head
-    if blocked:
-        at = cycle.queue_tail
-        while at > cycle.queue_head and (s.queue[at - 1].shape < 0 or s.jobs[s.queue[at - 1].job].reason == 0):
-            at -= 1
+    if _reorder(s, now) or cycle.scan_all:
+        cycle.blocked = 0
     cycle.scan_all = 0
-    tail = cycle.queue_tail
-    while at < tail:
-        job = s.queue[at].job
+    at = cycle.queue_head
+    while at < cycle.queue_tail and not cycle.blocked:
         if s.queue[at].shape >= 0:
-            if blocked:
-                if s.jobs[job].reason != 0:
-                    break  # everything further back was told before
-                _say(s, job, _BEHIND_OTHERS, now)
-            elif not _held_back(s, job, now):
+            job = s.queue[at].job
+            if not _held_back(s, job, now):
                 why = place_now(s, job, now, -1)
                 if why == 0:
                     _leave_queue(s, at)
                 else:
                     _say(s, job, why, now)
-                    blocked = True
+                    cycle.blocked = 1
         at += 1
-    cycle.blocked = 1 if blocked else 0
+    _say_behind(s, lost, now)
+    _say_behind(s, arrived, now)
+
+
+@kernel
+def _say_behind(s: State, newcomers: Any, now: int) -> None:
+    # Those who waited before have been told in their time.
+    for i in range(len(newcomers)):
+        row = s.jobs[newcomers[i]]
+        if row.state == WAITING and row.reason == 0 and not _held_back(s, newcomers[i], now):
+            _say(s, newcomers[i], _BEHIND_OTHERS, now)
 
 
 @kernel
@@ -310,18 +337,25 @@ def _rank_is_due(s: State, now: int) -> bool:
 
 
 @kernel
+def _reorder(s: State, now: int) -> bool:
+    """Rank the tenants anew when it is time; True when that changed the order of the queue."""
+    if not _rank_is_due(s, now):
+        return False
+    rank_tenants(s, now)
+    s.cycle[0].ranked_s = now
+    return sort_queue(s)
+
+
+@kernel
 def _decide(s: State, newcomers: int, now: int) -> None:
     """Backfill: rank, move promises forward, then pass over the queue until a pass frees nothing new."""
     cycle = s.cycle[0]
     policy = s.policy[0]
     if cycle.queue_tail - cycle.queue_head > 2 * cycle.waiting + 64:
         tidy_queue(s)
-    if _rank_is_due(s, now):
-        rank_tenants(s, now)
-        cycle.ranked_s = now
-        if sort_queue(s):
-            drop_all(s)
-            cycle.scan_all = 1
+    if _reorder(s, now):
+        drop_all(s)
+        cycle.scan_all = 1
     if cycle.planned == 0:
         cycle.freed_early = 0
     elif (cycle.freed_early and now - cycle.compressed_s >= policy.compress_every_s) or (
@@ -329,12 +363,14 @@ def _decide(s: State, newcomers: int, now: int) -> None:
     ):
         compress(s, now)
     first = True
-    while first or cycle.dirty > 0 or cycle.scan_all or cycle.quota_freed:
+    while (first or cycle.dirty > 0 or cycle.scan_all or cycle.quota_freed) and not cycle.exhausted:
         first = False
         count = cycle.dirty
         freed = s.dirty[:count].copy()
         _forget_dirty(s)
         _pass(s, freed, newcomers, now)
+    if cycle.exhausted and cycle.dirty > 0:
+        cycle.scan_all = 1
 
 
 @kernel
@@ -368,7 +404,7 @@ def _pass(s: State, freed: Any, newcomers: int, now: int) -> None:
     pass_epoch = cycle.epoch
     tried = 0
     # Where only GPUs can be short, nobody gains once the freed nodes are full again.
-    may_stop = scan_all == 0 and quota_freed == 0 and newcomers == 0 and cycle.cpu_binds == 0
+    may_stop = not (scan_all or quota_freed or newcomers or cycle.cpu_binds or cycle.left_untried)
     started = -1
     at = cycle.queue_head
     while at < cycle.queue_tail:
@@ -382,26 +418,27 @@ def _pass(s: State, freed: Any, newcomers: int, now: int) -> None:
             continue
         job = entry.job
         row = s.jobs[job]
-        if row.reserved_s < NEVER_S:
-            if row.reserved_s <= now or scan_all or (cycle.freed_early and _may_fit_freed(s, job, freed, now)):
+        untried = scan_all or row.reason == 0 or row.reason == _BUDGET_EXHAUSTED
+        if tried == policy.step_budget:  # the next step goes on from here
+            freed_quota = quota_freed and row.reason == _QUOTA
+            if untried or freed_quota or row.reserved_s <= now or _may_gain(s, entry, freed, pass_epoch, now):
+                _say(s, job, _BUDGET_EXHAUSTED, now)
+                cycle.exhausted = 1
+        elif row.reserved_s < NEVER_S:
+            if untried or row.reserved_s <= now or (cycle.freed_early and _may_fit_freed(s, job, freed, now)):
                 tried += 1
                 _try_promised(s, at, now)
         elif row.reason == _QUOTA and not scan_all:
             if quota_freed and over_quota(s, row.tenant, s.shapes[row.shape].total_milli) < 0:
                 tried += 1
                 _consider(s, at, now)
-        elif scan_all or row.reason == 0 or _may_gain(s, entry, freed, pass_epoch, now):
+        elif untried or _may_gain(s, entry, freed, pass_epoch, now):
             tried += 1
             _consider(s, at, now)
         elif cycle.planned < policy.reservations and not _held_back(s, job, now):
             _promise(s, job, now)
-        if tried > policy.step_budget:
-            cycle.scan_all = 1
-            for rest in range(at + 1, cycle.queue_tail):
-                if s.queue[rest].shape >= 0 and s.jobs[s.queue[rest].job].reason == 0:
-                    _say(s, s.queue[rest].job, _BUDGET_EXHAUSTED, now)
-            return
         at += 1
+    cycle.left_untried = cycle.exhausted
 
 
 @kernel
@@ -486,7 +523,8 @@ def _try_promised(s: State, at: int, now: int) -> None:
         old[i] = s.workers[row.first_worker + i].node
     drop(s, job)
     as_promised = promised_s <= now and start_where_promised(s, job, now)
-    if as_promised or place_now(s, job, now, job) == 0:
+    why = 0 if as_promised else place_now(s, job, now, job)
+    if why == 0:
         plan_remove(s, job)
         _leave_queue(s, at)
         if not as_promised:
@@ -497,6 +535,7 @@ def _try_promised(s: State, at: int, now: int) -> None:
     for i in range(workers):
         s.workers[row.first_worker + i].node = old[i]
     hold(s, job, pool, promised_s)
+    _say(s, job, why, now)
     if promised_s < now:
         s.cycle[0].freed_early = 1  # overdue: an estimate was wrong, so look again for an earliest time
 

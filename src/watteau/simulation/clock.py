@@ -171,7 +171,7 @@ def advance(s: State, c: Clock, stop_s: int, most_steps: int) -> int:
     jobs = len(c.served_s)
     for _ in range(most_steps):
         arrival_s = s.jobs[clock.next_arrival].submit_s if clock.next_arrival < jobs else NEVER_S
-        at_s = min(arrival_s, cycle.wake_s) if cycle.planned > 0 else arrival_s
+        at_s = min(arrival_s, cycle.wake_s)
         end_s = _next_end_s(s, c, min(at_s + 1, stop_s))
         at_s = min(at_s, end_s)
         if at_s >= stop_s:
@@ -187,7 +187,7 @@ def advance(s: State, c: Clock, stop_s: int, most_steps: int) -> int:
                 last += 1
         if cycle.queue_tail + last - first > len(s.queue) - 1 and cycle.waiting + last - first > len(s.queue) // 2:
             return QUEUE_FULL
-        if len(s.logged) - cycle.logged < 4 * (cycle.waiting + last - first) + 16:
+        if len(s.logged) > 0 and len(s.logged) - cycle.logged < 4 * (cycle.waiting + last - first) + 16:
             return LOG_FULL
         clock.now_s = at_s
         clock.next_arrival = last
