@@ -209,13 +209,15 @@ def _workload(
     names, parts = share_by_leaf(fleet)
     duration_s = round(days * DAY_S) if days is not None else None
     if trace is None:
-        return generate(
+        workload = generate(
             capacity_gpus=capacity,
             load=load if load is not None else 0.8,
             duration_s=duration_s or 7 * DAY_S,
             seed=seed,
-            tenants=names,
         )
+        # The generator's tenants know nothing of this fleet; its own share the jobs as they share the fleet.
+        nobody = replace(workload, tenant=np.full_like(workload.tenant, -1), tenants=())
+        return assign_tenants(nobody, names, parts.tolist(), seed)
     workload = read_workload(trace)
     if load is not None and duration_s is not None:
         workload = resample_to_load(workload, capacity, load, duration_s, seed)

@@ -100,7 +100,7 @@ TENANT = np.dtype(
         ("quota_milli", i8),  # -1: none
         ("used_milli", i8),  # of the subtree
         ("rank", i8),
-        ("holds_back", i1),  # its quota has kept a job waiting
+        ("holds_back", i4),  # waiting jobs that its quota keeps
         ("weighted_past", f8),  # see order.py: decayed use = weighted_past + running * weight(now)
         ("running_gpus", f8),
         ("usage", f8),
@@ -138,6 +138,7 @@ JOB = np.dtype(
         ("shape", i4),
         ("tenant", i4),
         ("pool", i4),
+        ("held_by", i4),  # the tenant whose quota keeps the job, while its reason is QUOTA
         ("priority_class", i2),
         ("reason", i2),
         ("state", i1),

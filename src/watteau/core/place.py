@@ -167,6 +167,7 @@ def commit(s: State, job: int, pool: int, now: int) -> None:
     row.pool = pool
     if row.reason == _QUOTA:
         s.cycle[0].held_by_quota -= 1
+        s.tenants[row.held_by].holds_back -= 1
     row.reason = 0
     s.sites[s.pools[pool].site].power_mw += shape.total_milli * s.pools[pool].busy_mw_per_milli
     charge(s, row.tenant, shape.total_milli, 1, now)

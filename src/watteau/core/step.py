@@ -260,8 +260,7 @@ def _say(s: State, job: int, reason: int, now: int) -> None:
         return
     if s.jobs[job].reason == _QUOTA:
         cycle.held_by_quota -= 1
-    elif reason == _QUOTA:
-        cycle.held_by_quota += 1
+        s.tenants[s.jobs[job].held_by].holds_back -= 1
     s.jobs[job].reason = reason
     if cycle.logged < len(s.logged):
         line = s.logged[cycle.logged]
@@ -295,8 +294,13 @@ def _held_back(s: State, job: int, now: int) -> bool:
         return True
     tenant = over_quota(s, row.tenant, shape.total_milli)
     if tenant >= 0:
-        s.tenants[tenant].holds_back = 1
-        _say(s, job, _QUOTA, now)
+        if row.reason == _QUOTA:
+            s.tenants[row.held_by].holds_back -= 1
+        else:
+            _say(s, job, _QUOTA, now)
+            s.cycle[0].held_by_quota += 1
+        row.held_by = tenant
+        s.tenants[tenant].holds_back += 1
         return True
     return False
 
@@ -383,6 +387,16 @@ def _decide(s: State, newcomers: int, now: int) -> None:
 
 
 @kernel
+def _quota_left(s: State) -> bool:
+    """Whether some tenant whose quota keeps jobs waiting could still run more."""
+    for tenant in range(len(s.tenants)):
+        row = s.tenants[tenant]
+        if row.holds_back > 0 and row.used_milli < row.quota_milli:
+            return True
+    return False
+
+
+@kernel
 def _room_left(s: State, freed: Any) -> bool:
     for i in range(len(freed)):
         if s.nodes[freed[i]].gpus_free > 0 or s.nodes[freed[i]].share_best > 0:
@@ -412,14 +426,20 @@ def _pass(s: State, freed: Any, newcomers: int, now: int) -> None:
             s.sites[site].power_hold = 0
     pass_epoch = cycle.epoch
     tried = 0
-    # Where only GPUs can be short, nobody gains once the freed nodes are full again.
-    may_stop = not (scan_all or quota_freed or newcomers or cycle.cpu_binds or cycle.left_untried)
+    # Where only GPUs can be short, nobody gains once the freed nodes, and the freed quotas, are full again.
+    may_stop = not (scan_all or newcomers or cycle.cpu_binds or cycle.left_untried)
     started = -1
     at = cycle.queue_head
     while at < cycle.queue_tail:
-        if may_stop and started != cycle.started and cycle.planned >= min(policy.reservations, cycle.waiting):
+        if may_stop and started != cycle.started:
             started = cycle.started
-            if not _room_left(s, freed) and not _promise_is_due(s, now):
+            quota_freed = quota_freed and _quota_left(s)
+            if (
+                not quota_freed
+                and cycle.planned >= min(policy.reservations, cycle.waiting - cycle.held_by_quota)
+                and not _room_left(s, freed)
+                and not _promise_is_due(s, now)
+            ):
                 return
         entry = s.queue[at]
         if entry.shape < 0:
