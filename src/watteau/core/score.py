@@ -126,7 +126,7 @@ def evaluate(s: State, index: int, n: int, now: int, until: int, skip: int) -> N
         whole = node.gpus_free
         left = _WHOLE - shape.milli
         if gpu >= 0:
-            last = s.shared_free[n, gpu]
+            last = int(s.shared_free[n, gpu])
             left = last - shape.milli
         elif whole > 0:
             whole -= 1
@@ -161,7 +161,7 @@ def _potential_now(s: State, n: int) -> int:
         kept.version = node.version
         kept.free = _WHOLE * node.gpus_free
         for gpu in range(node.gpus):
-            kept.free += max(0, s.shared_free[n, gpu])
+            kept.free += max(0, int(s.shared_free[n, gpu]))
     return int(kept.value)
 
 
@@ -176,7 +176,7 @@ def potential(s: State, n: int, whole: int, gpu: int, left: int, cpu_milli: int,
     shared = left if gpu < 0 else 0
     most = _WHOLE if whole > 0 else shared
     for g in range(node.gpus):
-        free = left if g == gpu else s.shared_free[n, g]
+        free = left if g == gpu else int(s.shared_free[n, g])
         if free > 0:
             shared += free
             most = max(most, free)
@@ -185,9 +185,9 @@ def potential(s: State, n: int, whole: int, gpu: int, left: int, cpu_milli: int,
         return 0
     total = 0
     for m in range(len(s.typical)):
-        share = s.typical[m, 0]
-        gpus = s.typical[m, 1]
-        milli = s.typical[m, 2]
+        share = int(s.typical[m, 0])
+        gpus = int(s.typical[m, 1])
+        milli = int(s.typical[m, 2])
         if (
             gpus + milli == 0
             or s.typical_pools[m, node.pool] == 0
@@ -202,7 +202,7 @@ def potential(s: State, n: int, whole: int, gpu: int, left: int, cpu_milli: int,
         else:
             small = left if gpu < 0 and left < milli else 0
             for g in range(node.gpus):
-                level = left if g == gpu else s.shared_free[n, g]
+                level = left if g == gpu else int(s.shared_free[n, g])
                 if 0 < level < milli:
                     small += level
             total += share * small
