@@ -64,9 +64,7 @@ class Machine:
 
     def blocks(self) -> list[list[int]]:
         """The nodes of each block."""
-        return [
-            list(range(first, min(first + self.block, self.nodes))) for first in range(0, self.nodes, self.block)
-        ]
+        return [list(range(first, min(first + self.block, self.nodes))) for first in range(0, self.nodes, self.block)]
 
 
 def schedule(wishes: Sequence[Wish], machine: Machine, reservations: int) -> list[tuple[int, list[int]]]:
