@@ -238,10 +238,11 @@ def rows(values: Iterable[int]) -> Any:
 
 def check_reasons(state: Any) -> None:
     """R16: after a step every job that waits has a reason, and one that runs has none."""
-    for at, which in enumerate(state.jobs["state"]):
-        reason = int(state.jobs["reason"][at])
-        if (which == layout.WAITING and reason == Reason.NONE) or (which == layout.RUNNING and reason != Reason.NONE):
-            raise InvariantBroken(f"job {at} is in state {which} with reason {reason}")
+    which, reasons = state.jobs["state"], state.jobs["reason"]
+    silent = (which == layout.WAITING) & (reasons == Reason.NONE)
+    chatty = (which == layout.RUNNING) & (reasons != Reason.NONE)
+    for job in np.flatnonzero(silent | chatty):
+        raise InvariantBroken(f"job {job} is in state {which[job]} with reason {reasons[job]}")
 
 
 def grow_log(state: Any) -> Any:
@@ -267,7 +268,15 @@ def build(
     shapes = sorted({ask.shape for ask in jobs}, key=repr)
     workers = [ask.shape.workers for ask in jobs]
     state = build_state(
-        fleet, shapes, policy, jobs=len(jobs), workers=sum(workers), queue=queue, log=log, outlook=outlook
+        fleet,
+        shapes,
+        policy,
+        jobs=len(jobs),
+        workers=sum(workers),
+        queue=queue,
+        log=log,
+        outlook=outlook,
+        typical=[(1.0, shape) for shape in shapes],
     )
     its = state.jobs
     its["submit_s"] = [ask.submit_s for ask in jobs]

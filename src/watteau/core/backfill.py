@@ -323,7 +323,7 @@ def compress(s: State, now: int) -> None:
         row = s.jobs[job]
         before_s = row.reserved_s
         before_pool = row.pool
-        if before_s <= now and not single and not _overdue(s, job, now):
+        if before_s <= now and not single:
             continue
         mark_nodes = single
         drop(s, job)
@@ -354,5 +354,10 @@ def compress(s: State, now: int) -> None:
 
 
 @kernel
-def _overdue(s: State, job: int, now: int) -> bool:
-    return bool(s.jobs[job].reserved_s < now)
+def any_overdue(s: State, now: int) -> bool:
+    """Whether some promise was not kept: a job has overrun its estimate, or the site's power did not allow it."""
+    late = 0
+    for at in range(s.cycle[0].planned):
+        if s.jobs[s.plan[at]].reserved_s < now:
+            late += 1
+    return late > 0

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from watteau.core.backfill import (
+    any_overdue,
     compress,
     drop,
     drop_all,
@@ -134,10 +135,12 @@ def _wake_s(s: State, now: int) -> int:
     wake_s = NEVER_S
     if cycle.freed_early and cycle.planned > 0:
         wake_s = max(now + 1, cycle.compressed_s + s.policy[0].compress_every_s)
-    for at in range(cycle.planned):  # a promise falls due; one that is overdue waits for what keeps it
-        due_s = s.jobs[s.plan[at]].reserved_s
-        if due_s > now:
-            wake_s = min(wake_s, due_s)
+    for at in range(cycle.planned):
+        row = s.jobs[s.plan[at]]
+        if row.reserved_s > now:
+            wake_s = min(wake_s, row.reserved_s)
+        elif s.sites[s.pools[row.pool].site].power_hold == 0:  # not kept, and not for power: it is given anew
+            wake_s = min(wake_s, max(now + 1, cycle.compressed_s + s.policy[0].compress_every_s))
     if cycle.power_binds and cycle.waiting > 0 and cycle.hour + 1 < s.limit_mw.shape[1]:
         wake_s = min(wake_s, (cycle.hour_zero + cycle.hour + 1) * _HOUR_S)  # another hour, another limit
     return int(wake_s)
@@ -356,6 +359,12 @@ def _decide(s: State, newcomers: int, now: int) -> None:
     if _reorder(s, now):
         drop_all(s)
         cycle.scan_all = 1
+    if cycle.planned > 0 and now - cycle.compressed_s >= policy.compress_every_s and any_overdue(s, now):
+        # An estimate was wrong and the promises contradict it: give them anew, in the order of the queue. Moving them
+        # one by one would put the job that waits too long already behind all that were promised after it.
+        drop_all(s)
+        cycle.scan_all = 1
+        cycle.compressed_s = now
     if cycle.planned == 0:
         cycle.freed_early = 0
     elif (cycle.freed_early and now - cycle.compressed_s >= policy.compress_every_s) or (
@@ -536,8 +545,6 @@ def _try_promised(s: State, at: int, now: int) -> None:
         s.workers[row.first_worker + i].node = old[i]
     hold(s, job, pool, promised_s)
     _say(s, job, why, now)
-    if promised_s < now:
-        s.cycle[0].freed_early = 1  # overdue: an estimate was wrong, so look again for an earliest time
 
 
 @kernel
