@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from watteau.cli.inputs import fail, load_fleet
+from watteau.domain.decisions import SENTENCE, Reason
 from watteau.domain.errors import Fault, InputError
 from watteau.domain.fleet import Fleet
 from watteau.domain.fleet_file import parse_fleet
@@ -35,6 +37,9 @@ from watteau.workload.scale import assign_tenants, compress_to_load, resample_to
 
 #: Room after the last arrival for which hourly PUE is looked up; beyond it the last hour's holds.
 _TAIL_HOURS = 60 * 24
+#: Hourly books of more years than these would fill the memory; a run that needs them is a mistake in its input.
+_MOST_DAYS = 36_525
+_LAST_YEAR = 2199
 
 
 class PolicyName(StrEnum):
@@ -49,6 +54,12 @@ class PolicyName(StrEnum):
 def _positive(value: float | None) -> float | None:
     if value is not None and not (math.isfinite(value) and value > 0):
         raise typer.BadParameter(f"{value:g} is not a positive number")
+    return value
+
+
+def _at_most_a_century(value: float | None) -> float | None:
+    if value is not None and _positive(value) and not 1 <= value * DAY_S <= _MOST_DAYS * DAY_S:
+        raise typer.BadParameter(f"{value:g} is not between one second and {_MOST_DAYS:,} days")
     return value
 
 
@@ -87,7 +98,7 @@ def simulate(
     ] = None,
     days: Annotated[
         float | None,
-        typer.Option(callback=_positive, help="Days in which jobs arrive; what has arrived runs to its end."),
+        typer.Option(callback=_at_most_a_century, help="Days in which jobs arrive; what has arrived runs to its end."),
     ] = None,
     supply: Annotated[
         Path | None, typer.Option(help="Hourly capacity factors (CSV). Without it they are generated, and marked so.")
@@ -116,7 +127,7 @@ def simulate(
 
 def demo(
     out: Annotated[Path, typer.Option(help="Directory for tables, summary and report.html.")] = Path("out/demo"),
-    days: Annotated[float, typer.Option(callback=_positive, help="Days in which jobs arrive.")] = 28.0,
+    days: Annotated[float, typer.Option(callback=_at_most_a_century, help="Days in which jobs arrive.")] = 28.0,
     seed: Seed = 2024,
     as_json: AsJson = False,
 ) -> None:
@@ -160,10 +171,13 @@ def _run(
 ) -> None:
     console = Console(stderr=True, width=None)
     zero_s = _zero_s(fleet, start)
+    if out is not None:
+        _check_room(out)
     factors = read_capacity_factors(supply) if supply else None
     with _progress(console) as show:
         show("Reading the workload", 0, 0)
         workload = _workload(fleet, trace, load, seed, days, zero_s)
+        _check_horizon(workload.source, int(workload.submit_s[-1]), "the last job arrives")
         show("Compiling the scheduler (first time only)", 0, 0)
         compile_kernels()
         first_hour_s = zero_s // HOUR_S * HOUR_S
@@ -177,6 +191,7 @@ def _run(
             outlook=outlook,
             progress=lambda arrived, jobs: show("Replaying", arrived, jobs),
         )
+        _check_horizon(workload.source, happened.last_end_s - zero_s, "the last job ends")
         show("Keeping the books", 0, 0)
         results = keep_books(happened, outlook, factors, seed)
         summary = summarise(results, seed)
@@ -185,21 +200,57 @@ def _run(
             try:
                 write_results(results, out, command=command, seed=seed, summary=summary)
             except OSError as error:
-                raise InputError(
-                    str(out), [Fault(0, "", error.strerror or str(error), "a directory with room to write into")]
-                ) from None
+                raise _unwritable(out, error) from None
     if as_json:
         typer.echo(json.dumps(summary, indent=2, allow_nan=False))
     else:
-        _print(summary, results.factors, out)
+        _print(summary, results.factors, out, from_a_file=trace is not None)
 
 
 def _zero_s(fleet: Fleet, start: datetime | None) -> int:
     if start is not None:
-        return to_epoch_s(start.replace(tzinfo=UTC))
+        return _checked_start_s(fleet, start)
     last = from_epoch_s(max(fleet.opening_times_s(), default=0))
     year = last.year if last == datetime(last.year, 1, 1, tzinfo=UTC) else last.year + 1
     return to_epoch_s(datetime(year, 1, 1, tzinfo=UTC))
+
+
+def _checked_start_s(fleet: Fleet, start: datetime) -> int:
+    first = from_epoch_s(min(fleet.opening_times_s()))
+    if start.replace(tzinfo=UTC) < first or start.year > _LAST_YEAR:
+        raise InputError(
+            "--start",
+            [
+                Fault(
+                    0,
+                    "",
+                    f"{start:%Y-%m-%dT%H:%M:%S}, when no GPU is open" if start.year <= _LAST_YEAR else f"{start.year}",
+                    f"a time from {first:%Y-%m-%d}, when the first phase opens, to the year {_LAST_YEAR}",
+                )
+            ],
+        )
+    return to_epoch_s(start.replace(tzinfo=UTC))
+
+
+def _check_horizon(source: str, seconds: int, what: str) -> None:
+    if seconds > _MOST_DAYS * DAY_S:
+        found = f"{what} {seconds / DAY_S:,.0f} days after the workload's zero"
+        raise InputError(source, [Fault(0, "", found, f"a run of at most {_MOST_DAYS:,} days")])
+
+
+def _check_room(out: Path) -> None:
+    """Find out before a long run whether its results can be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out) as file:
+            file.write(b"\0")
+    except (OSError, ValueError) as error:
+        raise _unwritable(out, error) from None
+
+
+def _unwritable(out: Path, error: OSError | ValueError) -> InputError:
+    found = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return InputError(str(out), [Fault(0, "", found, "a directory with room to write into")])
 
 
 def _workload(
@@ -258,10 +309,13 @@ def _progress(console: Console) -> Iterator[Any]:
         yield show
 
 
-def _print(summary: dict[str, Any], factors: CapacityFactors, out: Path | None) -> None:
-    console = Console(width=min(Console().width, 100))
+def _print(summary: dict[str, Any], factors: CapacityFactors, out: Path | None, *, from_a_file: bool) -> None:
+    # Names come from files: they are shown as they are, never as markup.
+    console = Console(width=min(Console().width, 80), markup=False, emoji=False, highlight=False)
     energy = summary["energy"]
-    synthetic = " (synthetic)" if summary["workload_synthetic"] else ""
+    synthetic = " (partly drawn, see notes)" if from_a_file else " (synthetic)"
+    if not summary["workload_synthetic"]:
+        synthetic = ""
     table = Table(title=f"{summary['workload']}{synthetic} on {summary['fleet']}", show_header=False, min_width=60)
     table.add_column("figure")
     table.add_column("value", justify="right")
@@ -275,8 +329,8 @@ def _print(summary: dict[str, Any], factors: CapacityFactors, out: Path | None) 
         ("wait, 99 % below", _seconds(summary["wait_p99_s"])),
         ("bounded slowdown, mean", _number(summary["bounded_slowdown_mean"])),
         ("GPUs held", _percent(summary["gpu_utilization"])),
-        ("energy of the sites", f"{energy['site_energy_wh'] / 1e9:,.3f} GWh"),
-        (f"renewable supply{' (synthetic)' if factors.synthetic else ''}", f"{energy['supply_wh'] / 1e9:,.3f} GWh"),
+        ("energy of the sites", _energy(energy["site_energy_wh"])),
+        (f"renewable supply{' (synthetic)' if factors.synthetic else ''}", _energy(energy["supply_wh"])),
         ("renewable, matched hour by hour", _percent(energy["hourly_matched_share"])),
         ("renewable, over the whole time", _percent(energy["annual_ratio"])),
         ("replayed in", f"{summary['wall_s']:.2f} s, {summary['jobs_per_s'] or 0:,.0f} jobs/s"),
@@ -286,7 +340,9 @@ def _print(summary: dict[str, Any], factors: CapacityFactors, out: Path | None) 
         table.add_row(*row)
     console.print(table)
     for reason, count in summary["unschedulable_by_reason"].items():
-        console.print(f"{count:,} jobs never started: {reason}")
+        console.print(
+            f"{count:,} {'job' if count == 1 else 'jobs'} never started. {SENTENCE[Reason[reason]]} ({reason})"
+        )
     sites = Table(min_width=60)
     for column in ("site", "jobs", "GPU-hours", "GPUs held", "MWh", "matched"):
         sites.add_column(column, justify="left" if column == "site" else "right")
@@ -301,8 +357,22 @@ def _print(summary: dict[str, Any], factors: CapacityFactors, out: Path | None) 
             _percent(site["matched_wh"] / meter if meter else None),
         )
     console.print(sites)
+    for note in summary["workload_notes"]:
+        console.print(f"Workload: {note}")
+    for note in _supply_notes(energy):
+        console.print(f"Supply: {note}")
     if out is not None:
         console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+
+
+def _supply_notes(energy: dict[str, Any]) -> list[str]:
+    year = energy["supply_aligned_from_year"]
+    aligned = [f"aligned by hour of year from {year}"] if year is not None else []
+    return [energy["supply_source"], *aligned, *energy["supply_notes"]]
+
+
+def _energy(wh: int) -> str:
+    return f"{wh / 1e9:,.3f} GWh" if wh >= 10**9 else f"{wh / 1e6:,.3f} MWh"
 
 
 def _number(value: float | None) -> str:

@@ -258,16 +258,22 @@ class _Driver:
                 up[change.first_node : change.first_node + change.count] = change.up
         self._step(self._zero_s, np.flatnonzero(up), np.zeros(0, dtype=np.int64))
         for at_s in sorted({change.at_s for change in later}):
-            if self._run_until(at_s) == IDLE and self.state.cycle[0].waiting == 0 and self._all_arrived():
+            self._run_until(at_s)
+            if self._all_done():
                 return
             now = [change for change in later if change.at_s == at_s]
             self._step(at_s, _nodes(now, up=True), _nodes(now, up=False))
         self._run_until(NEVER_S)
 
-    def _all_arrived(self) -> bool:
-        return bool(self.clock.clock[0].next_arrival == len(self.clock.served_s))
+    def _all_done(self) -> bool:
+        # Jobs that still run count: the next change of capacity may be an outage that ends them.
+        clock = self.clock.clock[0]
+        running = clock.in_wheel + clock.beyond
+        return bool(
+            clock.next_arrival == len(self.clock.served_s) and running == 0 and self.state.cycle[0].waiting == 0
+        )
 
-    def _run_until(self, stop_s: int) -> int:
+    def _run_until(self, stop_s: int) -> None:
         while True:
             why = advance(self.state, self.clock, stop_s, _STEPS_BETWEEN_PROGRESS)
             if self.progress is not None:
@@ -281,7 +287,7 @@ class _Driver:
                 logged[: len(self.state.logged)] = self.state.logged
                 self.state = replace(self.state, logged=logged)
             elif why in (STOPPED, IDLE):
-                return int(why)
+                return
 
     def _step(self, at_s: int, nodes_up: NDArray[np.int64], nodes_down: NDArray[np.int64]) -> None:
         ended = ends_now(self.state, self.clock, at_s)

@@ -3,7 +3,7 @@
 import json
 import resource
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -260,13 +260,14 @@ def _tenant_rows(results: Results) -> list[tuple[TenantRow, int]]:
 def _tenant_figures(results: Results) -> dict[str, Any]:
     replay = results.replay
     wait = np.where(replay.started, replay.start_s - replay.submit_s, 0)
-    started = np.bincount(replay.tenant[replay.started], minlength=1 << 1)
-    waited = np.bincount(replay.tenant[replay.started], weights=wait[replay.started], minlength=1 << 1)
+    count = int(replay.tenant.max(initial=0)) + 1
+    started = np.bincount(replay.tenant, weights=replay.started, minlength=count)
+    waited = np.bincount(replay.tenant, weights=wait, minlength=count)
     return {
         row.label: {
             "jobs": row.jobs,
             "gpu_hours": row.gpu_hours,
-            "wait_mean_s": float(waited[t] / started[t]) if t < len(started) and started[t] else None,
+            "wait_mean_s": float(waited[t] / started[t]) if started[t] else None,
             "energy_wh": row.energy_wh,
         }
         for row, t in _tenant_rows(results)
@@ -276,31 +277,28 @@ def _tenant_figures(results: Results) -> dict[str, Any]:
 def write_results(results: Results, out: Path, *, command: str, seed: int, summary: dict[str, Any]) -> None:
     """Write jobs, hours and reasons as Parquet, the summary as JSON and the report as HTML into a directory.
 
-    Each file appears whole or not at all: it is written beside its place and then moved there.
+    All files appear or none: each is written beside its place, and they are moved there when all are complete.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _write_whole(out / "jobs.parquet", lambda path: _write_jobs(results.replay, path))
-    _write_whole(out / "hours.parquet", lambda path: _hours_table(results).write_parquet(path))
     waits = waiting_spans(results.replay)
-    _write_whole(out / "reasons.parquet", lambda path: _reasons_table(results.replay, waits).write_parquet(path))
-    _write_whole(
-        out / "summary.json", lambda path: _write_text(path, json.dumps(summary, indent=2, allow_nan=False) + "\n")
-    )
     content = report_content(results, waits, command=command, seed=seed)
-    _write_whole(out / "report.html", lambda path: write_report(path, content))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
-def _write_whole(path: Path, write: Any) -> None:
-    beside = path.with_name(path.name + ".partial")
+    text = json.dumps(summary, indent=2, allow_nan=False) + "\n"
+    writers: dict[str, Callable[[Path], object]] = {
+        "jobs.parquet": lambda path: _write_jobs(results.replay, path),
+        "hours.parquet": lambda path: pq.write_table(_hours_table(results).to_arrow(), path),
+        "reasons.parquet": lambda path: pq.write_table(_reasons_table(results.replay, waits).to_arrow(), path),
+        "summary.json": lambda path: path.write_text(text, encoding="utf-8"),
+        "report.html": lambda path: write_report(path, content),
+    }
+    beside = {name: out / f"{name}.partial" for name in writers}
     try:
-        write(beside)
-        beside.replace(path)
+        for name, write in writers.items():
+            write(beside[name])
+        for name, path in beside.items():
+            path.replace(out / name)
     finally:
-        beside.unlink(missing_ok=True)
+        for path in beside.values():
+            path.unlink(missing_ok=True)
 
 
 _JOBS_SCHEMA = pa.schema(
@@ -320,7 +318,8 @@ _JOBS_SCHEMA = pa.schema(
 
 
 def _write_jobs(replay: Replay, path: Path) -> None:
-    with pq.ParquetWriter(path, _JOBS_SCHEMA, compression="zstd", compression_level=1) as writer:
+    # Without Arrow's own schema the dictionaries are a matter of encoding: the columns are read as plain strings.
+    with pq.ParquetWriter(path, _JOBS_SCHEMA, compression="zstd", compression_level=1, store_schema=False) as writer:
         for batch in _job_batches(replay):
             writer.write_batch(batch)
 
@@ -405,15 +404,19 @@ class WaitingSpans:
 
 def waiting_spans(replay: Replay) -> WaitingSpans:
     """Why each job waited, from when to when. Spans of no length are left out: they explain no waiting."""
-    logged = replay.logged
-    order = np.argsort(logged["job"], kind="stable")  # the log is in order of time
-    job = logged["job"][order].astype(np.int64)
-    from_s = logged["at_s"][order].astype(np.int64)
+    logged, lost = replay.logged, replay.lost
+    # A job that an outage ended waits again after it ran: its lost attempts stand between its spans.
+    ran = np.repeat([False, True], [len(logged), len(lost)])
+    job = np.concatenate([logged["job"].astype(np.int64), lost[:, 0]])
+    from_s = np.concatenate([logged["at_s"].astype(np.int64), lost[:, 1]])
+    reason = np.concatenate([logged["reason"].astype(np.int64), np.zeros(len(lost), dtype=np.int64)])
+    order = np.lexsort((ran, from_s, job))  # stable: the log itself is in order of time
+    job, from_s, reason, ran = job[order], from_s[order], reason[order], ran[order]
     until_s = replay.start_s[job] if len(job) else np.zeros(0, dtype=np.int64)
     same = job[1:] == job[:-1] if len(job) else np.zeros(0, dtype=np.bool_)
     until_s[:-1] = np.where(same, from_s[1:], until_s[:-1])
-    keep = until_s != from_s
-    return WaitingSpans(job[keep], logged["reason"][order].astype(np.int64)[keep], from_s[keep], until_s[keep])
+    keep = (until_s != from_s) & ~ran
+    return WaitingSpans(job[keep], reason[keep], from_s[keep], until_s[keep])
 
 
 def _reasons_table(replay: Replay, waits: WaitingSpans) -> pl.DataFrame:
