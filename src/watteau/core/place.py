@@ -225,28 +225,28 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
         if site.power_hold and skip < 0:
             why = max(why, _BEHIND_OTHERS)
             continue
-        if site.power_mw + shape.total_milli * pool.busy_mw_per_milli > site.limit_mw:
-            s.cycle[0].power_binds = 1
-            if skip >= 0:
-                site.power_hold = 1
-            why = max(why, _SITE_POWER)
-            continue
-        if scored:
+        # Power is the reason only where there is room: a job that lacks GPUs as well must not close the site to others.
+        short = site.power_mw + shape.total_milli * pool.busy_mw_per_milli > site.limit_mw
+        if scored and not short:
             chosen = find_by_loss(s, row.shape, p, chosen, now, now + row.estimate_s, skip)
-            why = max(why, _why_not_one(s, p, shape))
+            outcome = _why_not_one(s, p, shape)
         elif shape.workers == 1:
             n = find_node(s, p, shape, now, now + row.estimate_s, skip)
-            if n >= 0:
+            if n >= 0 and not short:
                 take(s, row.first_worker, n, shape)
                 commit(s, job, p, now)
                 return 0
-            why = max(why, _why_not_one(s, p, shape))
+            outcome = _SITE_POWER if n >= 0 else _why_not_one(s, p, shape)
         else:
-            outcome = _place_gang(s, row, shape, p, now, skip)
+            outcome = _place_gang(s, row, shape, p, short, now, skip)
             if outcome == 0:
                 commit(s, job, p, now)
                 return 0
-            why = max(why, outcome)
+        if outcome == _SITE_POWER:
+            s.cycle[0].power_binds = 1
+            if skip >= 0:
+                site.power_hold = 1
+        why = max(why, outcome)
     if chosen >= 0:
         take_gpu(s, row.first_worker, chosen, shape, s.scores[row.shape, chosen].gpu)
         commit(s, job, s.nodes[chosen].pool, now)
@@ -374,10 +374,10 @@ def free_workers_bound(s: State, p: int, gpus: int) -> int:
 
 
 @kernel
-def _place_gang(s: State, row: Any, shape: Any, p: int, now: int, skip: int) -> int:
+def _place_gang(s: State, row: Any, shape: Any, p: int, short: bool, now: int, skip: int) -> int:
     if shape.milli > 0 or shape.gpus == 0:
         s.cycle[0].gang_room = shape.workers  # not counted
-        return _place_one_by_one(s, row, shape, p, now, skip)
+        return _place_one_by_one(s, row, shape, p, short, now, skip)
     bound = free_workers_bound(s, p, shape.gpus)
     if bound < shape.workers:
         s.cycle[0].gang_room = max(s.cycle[0].gang_room, bound)
@@ -395,6 +395,8 @@ def _place_gang(s: State, row: Any, shape: Any, p: int, now: int, skip: int) -> 
     chosen = choose_nodes(s, p, shape, False, now, until, skip)
     if chosen < 0:
         return _TOPOLOGY
+    if short:
+        return _SITE_POWER
     for i in range(chosen):
         take(s, row.first_worker + i, s.scratch_node[i], shape)
     return 0
@@ -530,19 +532,23 @@ def _fill_block(s: State, b: int, shape: Any, done: int, count: int, promised: b
 
 
 @kernel
-def _place_one_by_one(s: State, row: Any, shape: Any, p: int, now: int, skip: int) -> int:
+def _place_one_by_one(s: State, row: Any, shape: Any, p: int, short: bool, now: int, skip: int) -> int:
     # Gangs of fractions or of CPU-only workers: blocks do not matter to them.
     until = now + row.estimate_s
     row.start_s = now  # so that each worker sees when those before it will end
-    for i in range(shape.workers):
+    placed = 0
+    while placed < shape.workers:
         n = find_node(s, p, shape, now, until, skip)
         if n < 0:
-            for undo in range(i):
-                give_back(s, row.first_worker + undo, shape)
-            row.start_s = -1
-            return _CAPACITY
-        take(s, row.first_worker + i, n, shape)
-    return 0
+            break
+        take(s, row.first_worker + placed, n, shape)
+        placed += 1
+    if placed == shape.workers and not short:
+        return 0
+    for undo in range(placed):
+        give_back(s, row.first_worker + undo, shape)
+    row.start_s = -1
+    return _SITE_POWER if placed == shape.workers else _CAPACITY
 
 
 @kernel
@@ -555,10 +561,6 @@ def start_where_promised(s: State, job: int, now: int) -> bool:
     until = now + row.estimate_s
     if until > pool.closes_s:
         return False
-    if site.power_mw + shape.total_milli * pool.busy_mw_per_milli > site.limit_mw:
-        s.cycle[0].power_binds = 1
-        site.power_hold = 1
-        return False
     first = row.first_worker
     last = first + shape.workers
     w = first
@@ -570,6 +572,10 @@ def start_where_promised(s: State, job: int, now: int) -> bool:
         if s.nodes[n].up == 0 or not _fits_together(s, n, shape, together, now, until):
             return False
         w += together
+    if site.power_mw + shape.total_milli * pool.busy_mw_per_milli > site.limit_mw:
+        s.cycle[0].power_binds = 1
+        site.power_hold = 1
+        return False
     for w in range(first, last):
         take(s, w, s.workers[w].node, shape)
     commit(s, job, row.pool, now)
