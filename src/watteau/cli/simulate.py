@@ -24,10 +24,10 @@ from watteau.domain.errors import Fault, InputError
 from watteau.domain.fleet import Fleet
 from watteau.domain.fleet_file import parse_fleet
 from watteau.domain.jobs import Workload
-from watteau.domain.policy import POLICIES, named_policy
+from watteau.domain.policy import named_policy
 from watteau.domain.units import DAY_S, HOUR_S, from_epoch_s, to_epoch_s
 from watteau.energy.supply import CapacityFactors, read_capacity_factors
-from watteau.simulation.replay import replay
+from watteau.simulation.replay import compile_kernels, replay
 from watteau.simulation.results import keep_books, outlook_of, share_by_leaf, summarise, write_results
 from watteau.workload.formats import read_workload
 from watteau.workload.generate import generate
@@ -36,7 +36,14 @@ from watteau.workload.scale import assign_tenants, compress_to_load, resample_to
 #: Room after the last arrival for which hourly PUE is looked up; beyond it the last hour's holds.
 _TAIL_HOURS = 60 * 24
 
-PolicyName = StrEnum("PolicyName", {name: name for name in POLICIES})
+
+class PolicyName(StrEnum):
+    """The named policies, as choices of an option."""
+
+    FIFO = "fifo"
+    EASY = "easy"
+    HYBRID = "hybrid"
+    CONSERVATIVE = "conservative"
 
 
 def _positive(value: float | None) -> float | None:
@@ -62,11 +69,13 @@ def simulate(
     fleet: Annotated[Path, typer.Argument(help="The fleet file (TOML).")],
     trace: Annotated[
         Path | None,
-        typer.Option(help="The workload: PAI CSV, SWF, sacct, openb or Watteau's Parquet. Without it one is generated."),
+        typer.Option(
+            help="The workload: PAI CSV, SWF, sacct, openb or Watteau's Parquet. Without it one is generated."
+        ),
     ] = None,
-    policy: Annotated[PolicyName, typer.Option(help="How waiting jobs are ordered and backfilled.")] = PolicyName(
-        "hybrid"
-    ),
+    policy: Annotated[
+        PolicyName, typer.Option(help="How waiting jobs are ordered and backfilled.")
+    ] = PolicyName.HYBRID,
     load: Load = None,
     seed: Seed = 0,
     start: Annotated[
@@ -155,6 +164,8 @@ def _run(
     with _progress(console) as show:
         show("Reading the workload", 0, 0)
         workload = _workload(fleet, trace, load, seed, days, zero_s)
+        show("Compiling the scheduler (first time only)", 0, 0)
+        compile_kernels()
         first_hour_s = zero_s // HOUR_S * HOUR_S
         hours = int(workload.submit_s[-1]) // HOUR_S + _TAIL_HOURS
         outlook = outlook_of(fleet, first_hour_s, hours, seed)
@@ -212,7 +223,7 @@ def _workload(
         workload = compress_to_load(workload, capacity, load)
     elif duration_s is not None:
         workload = _first_days(workload, duration_s)
-    return assign_tenants(workload, names, parts, seed)
+    return assign_tenants(workload, names, parts.tolist(), seed)
 
 
 def _first_days(workload: Workload, duration_s: int) -> Workload:

@@ -15,6 +15,7 @@ from watteau.core.feasible import (
     available_from,
     earliest_on_node,
     from_when_on_node,
+    gap_is_possible,
     mark_dirty,
     mark_stale,
     refresh_available,
@@ -178,6 +179,8 @@ def _earliest_single(s: State, p: int, shape: Any, estimate_s: int, now: int) ->
             while bits:
                 n = s.word_node[word] + lowest_bit(bits)
                 bits &= bits - 1
+                if not gap_is_possible(s, n, estimate_s, now):
+                    continue
                 at_s = earliest_on_node(s, n, gpus, shape.cpu_milli, shape.memory_mib, estimate_s, now, -1)
                 if at_s < best_s or (at_s == best_s and n < best):
                     best_s = at_s
@@ -214,9 +217,10 @@ def _gang_from(s: State, n: int, shape: Any, together: int, now: int) -> int:
 
 @kernel
 def _most_together(pool: Any, shape: Any) -> int:
-    most = most_workers_on_empty_node(pool, shape)
     gpus = _whole_gpus(shape)
-    return int(min(most, pool.gpus // gpus) if gpus > 0 else most)  # a promise counts a fraction as a whole GPU
+    if gpus == 0:
+        return most_workers_on_empty_node(pool, shape)
+    return int(pool.gpus // gpus)  # a promise counts a fraction as a whole GPU
 
 
 @kernel

@@ -15,7 +15,7 @@ def lowest_bit(word: int) -> int:
     return (int(word) & -int(word)).bit_length() - 1
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _count_trailing_zeros(_context: Any, word: Any) -> Any:
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
@@ -23,10 +23,10 @@ def _count_trailing_zeros(_context: Any, word: Any) -> Any:
     return types.int64(types.int64), build
 
 
-@overload(lowest_bit)  # type: ignore[untyped-decorator]
+@overload(lowest_bit)
 def _lowest_bit_compiled(word: Any) -> Any:
     def lowest_bit_compiled(word: Any) -> Any:  # numba wants the same signature, annotations included
-        return _count_trailing_zeros(word)
+        return _count_trailing_zeros(word)  # type: ignore[call-arg]
 
     return lowest_bit_compiled
 
@@ -36,7 +36,7 @@ def count_bits(word: int) -> int:
     return int(word).bit_count()
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _population_count(_context: Any, word: Any) -> Any:
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.ctpop(arguments[0])
@@ -44,10 +44,10 @@ def _population_count(_context: Any, word: Any) -> Any:
     return types.int64(types.int64), build
 
 
-@overload(count_bits)  # type: ignore[untyped-decorator]
+@overload(count_bits)
 def _count_bits_compiled(word: Any) -> Any:
     def count_bits_compiled(word: Any) -> Any:
-        return _population_count(word)
+        return _population_count(word)  # type: ignore[call-arg]
 
     return count_bits_compiled
 

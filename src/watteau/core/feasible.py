@@ -8,6 +8,11 @@ from watteau.core.bits import kernel
 from watteau.core.layout import State
 from watteau.domain.units import NEVER_S
 
+#: Up to so many reservations on a node are looked at one by one; more are sorted into the node's future.
+_FEW = 6
+#: Nodes up to so many GPUs are sorted by insertion.
+_SMALL_NODE = 16
+
 
 @kernel
 def expected_end_s(job: Any, now: int) -> int:
@@ -129,35 +134,104 @@ def _summed(times: Any, change: Any, count: int) -> tuple[Any, Any, int]:
 
 
 @kernel
+def _few_reservations(s: State, n: int) -> bool:
+    count = 0
+    w = s.nodes[n].reserved
+    while w >= 0 and count <= _FEW:
+        count += 1
+        w = s.workers[w].next
+    return count <= _FEW
+
+
+@kernel
+def _short_at(s: State, n: int, gpus: int, cpu_milli: int, memory_mib: int, at_s: int, now: int, skip: int) -> bool:
+    """Whether the node lacks room for a worker at one later time, by walking its two lists."""
+    node = s.nodes[n]
+    w = node.reserved
+    while w >= 0:
+        worker = s.workers[w]
+        if worker.job != skip:
+            job = s.jobs[worker.job]
+            start = max(job.reserved_s, now)
+            if start <= at_s < start + job.estimate_s:
+                shape = s.shapes[job.shape]
+                gpus += shape.gpus if shape.milli == 0 else 1
+                cpu_milli += shape.cpu_milli
+                memory_mib += shape.memory_mib
+        w = worker.next
+    gpus -= node.gpus_free
+    cpu_milli -= node.cpu_free_milli
+    memory_mib -= node.memory_free_mib
+    w = node.running
+    while w >= 0 and (gpus > 0 or cpu_milli > 0 or memory_mib > 0):
+        worker = s.workers[w]
+        job = s.jobs[worker.job]
+        if expected_end_s(job, now) <= at_s:
+            shape = s.shapes[job.shape]
+            gpus -= shape.gpus
+            cpu_milli -= shape.cpu_milli
+            memory_mib -= shape.memory_mib
+        w = worker.next
+    return bool(gpus > 0 or cpu_milli > 0 or memory_mib > 0)
+
+
+@kernel
 def fits_until(s: State, n: int, gpus: int, cpu_milli: int, memory_mib: int, now: int, until: int, skip: int) -> bool:
     """Whether a worker fits on the node from now until a time, without delaying any reservation but that of `skip`."""
-    node = s.nodes[n]
-    if not fits_empty_handed(node, gpus, cpu_milli, memory_mib):
+    if not fits_empty_handed(s.nodes[n], gpus, cpu_milli, memory_mib):
         return False
-    if node.reserved < 0:
-        return True
-    at, free, steps = node_future(s, n, now, skip)
-    for k in range(steps):
-        if at[k] >= until:
-            break
-        if free[k, 0] < gpus or free[k, 1] < cpu_milli or free[k, 2] < memory_mib:
-            return False
-    return True
+    return room_ends_s(s, n, gpus, cpu_milli, memory_mib, now, until, skip) >= until
 
 
 @kernel
 def longest_fit_s(s: State, n: int, gpus: int, cpu_milli: int, memory_mib: int, now: int) -> int:
     """For how long from now the node can take a worker before a reservation needs the room; 0: not at all."""
-    node = s.nodes[n]
-    if not fits_empty_handed(node, gpus, cpu_milli, memory_mib):
+    if not fits_empty_handed(s.nodes[n], gpus, cpu_milli, memory_mib):
         return 0
-    if node.reserved < 0:
-        return NEVER_S
-    at, free, steps = node_future(s, n, now, -1)
+    ends = room_ends_s(s, n, gpus, cpu_milli, memory_mib, now, NEVER_S, -1)
+    return int(ends if ends == NEVER_S else ends - now)
+
+
+@kernel
+def room_ends_s(s: State, n: int, gpus: int, cpu_milli: int, memory_mib: int, now: int, until: int, skip: int) -> int:
+    """The first time before `until` at which a reservation needs the room of a worker that fits now, or NEVER_S.
+
+    Room shrinks only when a reservation begins, so few reservations are looked at one by one. A shared GPU's end takes
+    the whole node's future.
+    """
+    node = s.nodes[n]
+    first = NEVER_S
+    if node.share_best < 0 and _few_reservations(s, n):
+        w = node.reserved
+        while w >= 0:
+            worker = s.workers[w]
+            if worker.job != skip:
+                start = max(s.jobs[worker.job].reserved_s, now)
+                if start < until and start < first and _short_at(s, n, gpus, cpu_milli, memory_mib, start, now, skip):
+                    first = start
+            w = worker.next
+        return int(first)
+    at, free, steps = node_future(s, n, now, skip)
     for k in range(steps):
+        if at[k] >= until:
+            break
         if free[k, 0] < gpus or free[k, 1] < cpu_milli or free[k, 2] < memory_mib:
-            return int(at[k] - now)
-    return NEVER_S
+            return int(at[k])
+    return int(first)
+
+
+@kernel
+def gap_is_possible(s: State, n: int, estimate_s: int, now: int) -> bool:
+    """Whether some reservation on the node begins late enough for a job to end before it.
+
+    If none does, room that is not free for ever is not free for long enough, and `available_s` says it all.
+    """
+    w = s.nodes[n].reserved
+    while w >= 0:
+        if s.jobs[s.workers[w].job].reserved_s >= now + estimate_s:
+            return True
+        w = s.workers[w].next
+    return False
 
 
 @kernel
@@ -227,6 +301,9 @@ def refresh_node(s: State, n: int, now: int) -> None:
         for g in range(node.gpus):
             s.available_s[g, n] = NEVER_S
         return
+    if node.reserved < 0 and node.share_best < 0 and node.gpus <= _SMALL_NODE:
+        _refresh_simple_node(s, n, now)
+        return
     at, free, steps = node_future(s, n, now, -1)
     least = node.gpus
     g = node.gpus - 1
@@ -239,6 +316,30 @@ def refresh_node(s: State, n: int, now: int) -> None:
     while g >= 0:
         s.available_s[g, n] = 0
         g -= 1
+
+
+@kernel
+def _refresh_simple_node(s: State, n: int, now: int) -> None:
+    # Only running workers with whole GPUs: insert each end, once per GPU, into the column kept sorted.
+    node = s.nodes[n]
+    filled = node.gpus_free
+    for g in range(filled):
+        s.available_s[g, n] = 0
+    w = node.running
+    while w >= 0:
+        worker = s.workers[w]
+        job = s.jobs[worker.job]
+        gpus = s.shapes[job.shape].gpus
+        if gpus > 0:
+            end = expected_end_s(job, now)
+            g = filled - 1
+            while g >= 0 and s.available_s[g, n] > end:
+                s.available_s[g + gpus, n] = s.available_s[g, n]
+                g -= 1
+            for one in range(g + 1, g + 1 + gpus):
+                s.available_s[one, n] = end
+            filled += gpus
+        w = worker.next
 
 
 @kernel

@@ -15,7 +15,7 @@ from watteau.core.passing import Bundle
 i1, i2, i4, i8, f8 = np.int8, np.int16, np.int32, np.int64, np.float64
 
 
-class Row(np.record):  # type: ignore[misc]  # numpy itself makes it no more final than np.record
+class Row(np.record):
     """One record as plain Python reads it: whole numbers without a width, as compiled code computes with them.
 
     `shape` is its field, and not the shape that numpy gives every scalar.
@@ -99,7 +99,7 @@ TENANT = np.dtype(
         ("quota_milli", i8),  # -1: none
         ("used_milli", i8),  # of the subtree
         ("rank", i8),
-        ("waiting_on_quota", i4),
+        ("holds_back", i1),  # its quota has kept a job waiting
         ("weighted_past", f8),  # see order.py: decayed use = weighted_past + running * weight(now)
         ("running_gpus", f8),
         ("usage", f8),
@@ -119,6 +119,7 @@ SHAPE = np.dtype(
         ("failed_estimate_s", i8),  # with this estimate or a longer one the shape did not fit ...
         ("failed_epoch", i8),  # ... since this epoch, in which nothing has been freed
         ("failed_reason", i2),
+        ("failed_room", i8),  # of a gang: how many workers would have fitted into one pool then
         ("longest_s", i8),  # longest estimate that the nodes freed in ...
         ("longest_epoch", i8),  # ... this epoch could take
     ],
@@ -177,11 +178,14 @@ CYCLE = np.dtype(
         ("cpu_binds", i1),  # some shape asks for more CPU or memory than its GPUs' even share
         ("power_binds", i1),
         ("blocked", i1),  # strict order: the first job did not fit and nothing was freed since
-        ("first_worker_free", i8),
+        ("held_by_quota", i8),  # waiting jobs whose reason is a quota
+        ("quota_freed", i1),  # a tenant whose quota keeps jobs waiting uses less than before
+        ("gang_room", i8),  # how many of the gang tried last would have fitted into one pool
         ("started", i8),
         ("logged", i8),
         ("logged_lost", i8),
         ("overflow", i1),
+        ("left_untried", i1),  # an earlier step's budget ran out, and its jobs still wait to be tried
         ("exhausted", i1),  # the step's budget ran out before the queue did
         ("wake_s", i8),
     ],

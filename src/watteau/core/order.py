@@ -25,7 +25,7 @@ def decay_weight(s: State, now: int) -> float:
             s.tenants[tenant].weighted_past *= factor
         s.cycle[0].weight_zero_s = now
         return 1.0
-    return 2.0**half_lives
+    return float(2.0**half_lives)
 
 
 @kernel
@@ -123,7 +123,7 @@ def queue_key(s: State, job: int) -> int:
 
 @kernel
 def enqueue(s: State, job: int) -> int:
-    """Insert a job where its key and its row say; returns its position, or -1 (and `overflow`) when the queue is full."""
+    """Insert a job where its key and its row say; its position, or -1 and `overflow` when the queue is full."""
     cycle = s.cycle[0]
     queue = s.queue
     key = queue_key(s, job)

@@ -29,7 +29,7 @@ from numba.np.numpy_support import from_dtype
 _COLUMNS = 3  # address, first and second length
 
 
-class BundleType(types.Type):  # type: ignore[misc]
+class BundleType(types.Type):
     """The numba type of a bundle: the class's name and what each of its arrays holds."""
 
     def __init__(self, name: str, members: tuple[tuple[str, Any], ...]) -> None:
@@ -56,7 +56,7 @@ class Bundle:
         object.__setattr__(self, "numba_type", BundleType(type(self).__name__, tuple(members)))
 
 
-@typeof_impl.register(Bundle)  # type: ignore[untyped-decorator]
+@typeof_impl.register(Bundle)
 def _type_of_bundle(value: Any, _context: Any) -> Any:
     return value.numba_type
 
@@ -64,23 +64,23 @@ def _type_of_bundle(value: Any, _context: Any) -> Any:
 register_model(BundleType)(models.OpaqueModel)
 
 
-@unbox(BundleType)  # type: ignore[untyped-decorator]
+@unbox(BundleType)  # type: ignore[no-untyped-call, untyped-decorator]
 def _unbox_bundle(_type: Any, value: Any, context: Any) -> Any:
     address = context.pyapi.object_getattr_string(value, "address")
     number = context.pyapi.long_as_longlong(address)
     context.pyapi.decref(address)
-    return NativeValue(context.builder.inttoptr(number, cgutils.voidptr_t))
+    return NativeValue(context.builder.inttoptr(number, cgutils.voidptr_t))  # type: ignore[no-untyped-call]
 
 
 @infer_getattr
-class _BundleAttribute(AttributeTemplate):  # type: ignore[misc]
+class _BundleAttribute(AttributeTemplate):
     key = BundleType
 
-    def generic_resolve(self, bundle_type: Any, name: str) -> Any:
+    def generic_resolve(self, bundle_type: Any, name: str) -> Any:  # type: ignore[override]
         return dict(bundle_type.members).get(name)
 
 
-@lower_getattr_generic(BundleType)  # type: ignore[untyped-decorator]
+@lower_getattr_generic(BundleType)  # type: ignore[no-untyped-call, untyped-decorator]
 def _read_member(context: Any, builder: Any, bundle_type: Any, value: Any, name: str) -> Any:
     index = [member for member, _ in bundle_type.members].index(name)
     array_type = bundle_type.members[index][1]
@@ -96,11 +96,11 @@ def _read_member(context: Any, builder: Any, bundle_type: Any, value: Any, name:
     strides = [ir.Constant(word, itemsize)]
     if array_type.ndim == 2:
         strides = [builder.mul(lengths[1], ir.Constant(word, itemsize)), *strides]
-    populate_array(
+    populate_array(  # type: ignore[no-untyped-call]
         array,
         data=builder.inttoptr(cell(0), context.get_data_type(array_type.dtype).as_pointer()),
-        shape=cgutils.pack_array(builder, lengths),
-        strides=cgutils.pack_array(builder, strides),
+        shape=cgutils.pack_array(builder, lengths),  # type: ignore[no-untyped-call]
+        strides=cgutils.pack_array(builder, strides),  # type: ignore[no-untyped-call]
         itemsize=ir.Constant(word, itemsize),
         meminfo=None,
     )

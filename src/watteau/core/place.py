@@ -18,6 +18,7 @@ _TOPOLOGY = int(Reason.TOPOLOGY)
 _BEHIND_OTHERS = int(Reason.BEHIND_OTHERS)
 _OUTAGE_AHEAD = int(Reason.OUTAGE_AHEAD)
 _SITE_POWER = int(Reason.SITE_POWER)
+_QUOTA = int(Reason.QUOTA)
 _ONE_BLOCK_REQUIRED = 2
 
 
@@ -152,6 +153,8 @@ def commit(s: State, job: int, pool: int, now: int) -> None:
     row.state = RUNNING
     row.start_s = now
     row.pool = pool
+    if row.reason == _QUOTA:
+        s.cycle[0].held_by_quota -= 1
     row.reason = 0
     s.sites[s.pools[pool].site].power_mw += shape.total_milli * s.pools[pool].busy_mw_per_milli
     charge(s, row.tenant, shape.total_milli, 1, now)
@@ -175,12 +178,12 @@ def end_job(s: State, job: int, now: int) -> None:
         s.cycle[0].freed_early = 1
     s.sites[s.pools[row.pool].site].power_mw -= shape.total_milli * s.pools[row.pool].busy_mw_per_milli
     charge(s, row.tenant, shape.total_milli, -1, now)
-    up = row.tenant
-    while up >= 0:
-        if s.tenants[up].waiting_on_quota > 0:
-            s.cycle[0].scan_all = 1
-            s.tenants[up].waiting_on_quota = 0
-        up = s.tenants[up].parent
+    if s.cycle[0].held_by_quota > 0:
+        up = row.tenant
+        while up >= 0:
+            if s.tenants[up].holds_back:
+                s.cycle[0].quota_freed = 1
+            up = s.tenants[up].parent
 
 
 @kernel
@@ -192,6 +195,7 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
     row = s.jobs[job]
     shape = s.shapes[row.shape]
     why = 0
+    s.cycle[0].gang_room = 0
     for choice in range(len(s.pools)):
         p = s.preference[s.cycle[0].hour, choice]
         if s.shape_pools[row.shape, p] == 0:
@@ -223,6 +227,8 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
                 commit(s, job, p, now)
                 return 0
             why = max(why, outcome)
+    if why != _CAPACITY and why != _BEHIND_OTHERS:
+        s.cycle[0].gang_room = shape.workers  # not for want of room
     return int(why) if why else _CAPACITY
 
 
@@ -251,7 +257,7 @@ def find_node(s: State, p: int, shape: Any, now: int, until: int, skip: int) -> 
                     n = s.word_node[word] + lowest_bit(bits)
                     bits &= bits - 1
                     if fits_until(s, n, shape.gpus, shape.cpu_milli, shape.memory_mib, now, until, skip):
-                        return n
+                        return int(n)
                     left -= 1
                 if left == 0:
                     break
@@ -264,7 +270,7 @@ def find_node(s: State, p: int, shape: Any, now: int, until: int, skip: int) -> 
                     n = s.word_node[word] + lowest_bit(bits)
                     bits &= bits - 1
                     if fits_empty_handed(s.nodes[n], shape.gpus, shape.cpu_milli, shape.memory_mib):
-                        return n
+                        return int(n)
                     left -= 1
                 if left == 0:
                     break
@@ -346,8 +352,11 @@ def free_workers_bound(s: State, p: int, gpus: int) -> int:
 @kernel
 def _place_gang(s: State, row: Any, shape: Any, p: int, now: int, skip: int) -> int:
     if shape.milli > 0 or shape.gpus == 0:
+        s.cycle[0].gang_room = shape.workers  # not counted
         return _place_one_by_one(s, row, shape, p, now, skip)
-    if free_workers_bound(s, p, shape.gpus) < shape.workers:
+    bound = free_workers_bound(s, p, shape.gpus)
+    if bound < shape.workers:
+        s.cycle[0].gang_room = max(s.cycle[0].gang_room, bound)
         return _CAPACITY
     until = now + row.estimate_s
     total = 0
@@ -356,6 +365,7 @@ def _place_gang(s: State, row: Any, shape: Any, p: int, now: int, skip: int) -> 
         room = _block_room_now(s, b, shape, now, until, skip)
         s.scratch_room[b] = room
         total += room
+    s.cycle[0].gang_room = max(s.cycle[0].gang_room, total)
     if total < shape.workers:
         return _BEHIND_OTHERS if not s.cycle[0].cpu_binds else _CAPACITY
     chosen = choose_nodes(s, p, shape, False, now, until, skip)
@@ -373,6 +383,13 @@ def _block_room_now(s: State, b: int, shape: Any, now: int, until: int, skip: in
     most_gpus = s.open_nodes.shape[0] - 1
     binds = s.cycle[0].cpu_binds
     room = 0
+    if s.cycle[0].planned == 0 and not binds:  # nothing is held, and the count of nodes says it all
+        for word in range(block.first_word, block.first_word + block.words):
+            for k in range(shape.gpus, most_gpus + 1):
+                bits = s.open_nodes[k, word]
+                if bits:
+                    room += count_bits(bits) * (k // shape.gpus)
+        return room
     for word in range(block.first_word, block.first_word + block.words):
         for k in range(shape.gpus, most_gpus + 1):
             bits = s.held_nodes[k, word]

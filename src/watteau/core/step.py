@@ -24,7 +24,7 @@ from watteau.core.order import enqueue, over_quota, rank_tenants, sort_queue, ti
 from watteau.core.place import delist, end_job, enlist, free_workers_bound, place_now, start_where_promised
 from watteau.domain.decisions import Reason
 from watteau.domain.errors import InvariantBroken
-from watteau.domain.units import NEVER_S, Int32Array, Int64Array
+from watteau.domain.units import NEVER_S, Int32Array
 
 _EXCEEDS_MAXIMUM = int(Reason.EXCEEDS_MAXIMUM)
 _EXCEEDS_QUOTA = int(Reason.EXCEEDS_QUOTA)
@@ -120,7 +120,7 @@ def step_kernel(
             if position >= 0:
                 _consider(s, position, now)
         else:
-            _decide(s, now)
+            _decide(s, len(arrived) + len(lost), now)
     _forget_dirty(s)
     cycle.wake_s = _wake_s(s, now)
     return int(cycle.started)
@@ -255,10 +255,14 @@ def _admit(s: State, job: int, now: int) -> int:
 @kernel
 def _say(s: State, job: int, reason: int, now: int) -> None:
     """Keep a job's reason, and log it when it changed."""
+    cycle = s.cycle[0]
     if s.jobs[job].reason == reason:
         return
+    if s.jobs[job].reason == _QUOTA:
+        cycle.held_by_quota -= 1
+    elif reason == _QUOTA:
+        cycle.held_by_quota += 1
     s.jobs[job].reason = reason
-    cycle = s.cycle[0]
     if cycle.logged < len(s.logged):
         line = s.logged[cycle.logged]
         line.job = job
@@ -291,7 +295,7 @@ def _held_back(s: State, job: int, now: int) -> bool:
         return True
     tenant = over_quota(s, row.tenant, shape.total_milli)
     if tenant >= 0:
-        s.tenants[tenant].waiting_on_quota += 1
+        s.tenants[tenant].holds_back = 1
         _say(s, job, _QUOTA, now)
         return True
     return False
@@ -346,7 +350,7 @@ def _reorder(s: State, now: int) -> bool:
 
 
 @kernel
-def _decide(s: State, now: int) -> None:
+def _decide(s: State, newcomers: int, now: int) -> None:
     """Backfill: rank, move promises forward, then pass over the queue until a pass frees nothing new."""
     cycle = s.cycle[0]
     policy = s.policy[0]
@@ -368,14 +372,22 @@ def _decide(s: State, now: int) -> None:
     ):
         compress(s, now)
     first = True
-    while (first or cycle.dirty > 0 or cycle.scan_all) and not cycle.exhausted:
+    while (first or cycle.dirty > 0 or cycle.scan_all or cycle.quota_freed) and not cycle.exhausted:
         first = False
         count = cycle.dirty
         freed = s.dirty[:count].copy()
         _forget_dirty(s)
-        _pass(s, freed, now)
+        _pass(s, freed, newcomers, now)
     if cycle.exhausted and cycle.dirty > 0:
         cycle.scan_all = 1
+
+
+@kernel
+def _room_left(s: State, freed: Any) -> bool:
+    for i in range(len(freed)):
+        if s.nodes[freed[i]].gpus_free > 0 or s.nodes[freed[i]].share_best > 0:
+            return True
+    return False
 
 
 @kernel
@@ -386,20 +398,29 @@ def _forget_dirty(s: State) -> None:
 
 
 @kernel
-def _pass(s: State, freed: Any, now: int) -> None:
+def _pass(s: State, freed: Any, newcomers: int, now: int) -> None:
     """Look at the waiting jobs in order; what cannot have changed since it was last tried is passed over."""
     cycle = s.cycle[0]
     policy = s.policy[0]
     scan_all = cycle.scan_all
+    quota_freed = cycle.quota_freed
     cycle.scan_all = 0
+    cycle.quota_freed = 0
     if scan_all:
         cycle.epoch += 1
         for site in range(len(s.sites)):
             s.sites[site].power_hold = 0
     pass_epoch = cycle.epoch
     tried = 0
+    # Where only GPUs can be short, nobody gains once the freed nodes are full again.
+    may_stop = not (scan_all or quota_freed or newcomers or cycle.cpu_binds or cycle.left_untried)
+    started = -1
     at = cycle.queue_head
     while at < cycle.queue_tail:
+        if may_stop and started != cycle.started and cycle.planned >= min(policy.reservations, cycle.waiting):
+            started = cycle.started
+            if not _room_left(s, freed) and not _promise_is_due(s, now):
+                return
         entry = s.queue[at]
         if entry.shape < 0:
             at += 1
@@ -408,19 +429,33 @@ def _pass(s: State, freed: Any, now: int) -> None:
         row = s.jobs[job]
         untried = scan_all or row.reason == 0 or row.reason == _BUDGET_EXHAUSTED
         if tried == policy.step_budget:  # the next step goes on from here
-            if untried or row.reserved_s <= now or _may_gain(s, entry, freed, pass_epoch, now):
+            freed_quota = quota_freed and row.reason == _QUOTA
+            if untried or freed_quota or row.reserved_s <= now or _may_gain(s, entry, freed, pass_epoch, now):
                 _say(s, job, _BUDGET_EXHAUSTED, now)
                 cycle.exhausted = 1
         elif row.reserved_s < NEVER_S:
             if untried or row.reserved_s <= now or (cycle.freed_early and _may_fit_freed(s, job, freed, now)):
                 tried += 1
                 _try_promised(s, at, now)
+        elif row.reason == _QUOTA and not scan_all:
+            if quota_freed and over_quota(s, row.tenant, s.shapes[row.shape].total_milli) < 0:
+                tried += 1
+                _consider(s, at, now)
         elif untried or _may_gain(s, entry, freed, pass_epoch, now):
             tried += 1
             _consider(s, at, now)
         elif cycle.planned < policy.reservations and not _held_back(s, job, now):
             _promise(s, job, now)
         at += 1
+    cycle.left_untried = cycle.exhausted
+
+
+@kernel
+def _promise_is_due(s: State, now: int) -> bool:
+    for i in range(s.cycle[0].planned):
+        if s.jobs[s.plan[i]].reserved_s <= now:
+            return True
+    return False
 
 
 @kernel
@@ -444,6 +479,11 @@ def _may_gain(s: State, entry: Any, freed: Any, pass_epoch: int, now: int) -> bo
         return bool(entry.estimate_s <= shape.longest_s)
     if shape.milli > 0 or shape.gpus == 0:
         return True
+    if entry.estimate_s >= shape.failed_estimate_s:
+        # Every node freed since the last failure adds at most what an empty node holds.
+        most = (s.open_nodes.shape[0] - 1) // shape.gpus
+        if shape.failed_room + (s.cycle[0].epoch - shape.failed_epoch) * most < shape.workers:
+            return False
     for p in range(len(s.pools)):
         if s.shape_pools[entry.shape, p] and free_workers_bound(s, p, shape.gpus) >= shape.workers:
             return True
@@ -527,6 +567,7 @@ def _consider(s: State, at: int, now: int) -> None:
             shape.failed_epoch = cycle.epoch
             shape.failed_estimate_s = row.estimate_s
             shape.failed_reason = why
+            shape.failed_room = cycle.gang_room
     _say(s, job, why, now)
     if cycle.planned < s.policy[0].reservations:
         _promise(s, job, now)

@@ -20,13 +20,21 @@ from watteau.core.state import (
     outage_windows,
 )
 from watteau.core.step import Events, step
-from watteau.domain.decisions import Reason
 from watteau.domain.errors import InvariantBroken
-from watteau.domain.fleet import Fleet
+from watteau.domain.fleet import Engine, Fleet, Mode, Outage, Phase, Pool, Pue, Site
 from watteau.domain.jobs import NO_LIMIT_S, Shape, Workload
-from watteau.domain.policy import Policy
+from watteau.domain.policy import POLICIES, Policy
 from watteau.domain.tenants import Tenant
-from watteau.domain.units import NEVER_S, Int32Array, Int64Array, TenantId
+from watteau.domain.units import (
+    GPU_MILLI,
+    NEVER_S,
+    Int32Array,
+    Int64Array,
+    PoolId,
+    SiteId,
+    TenantId,
+    from_epoch_s,
+)
 from watteau.simulation.clock import (
     IDLE,
     LOG_FULL,
@@ -96,9 +104,7 @@ class Replay:
 def with_tenants(fleet: Fleet, names: tuple[str, ...]) -> Fleet:
     """The fleet with every tenant of a workload that its tree lacks, as children of the root with a share of 1."""
     known = {tenant.id for _, tenant in fleet.tenants.walk()}
-    added = tuple(
-        Tenant(TenantId(name), name, 1, None, ()) for name in dict.fromkeys(names) if name not in known
-    )
+    added = tuple(Tenant(TenantId(name), name, 1, None, ()) for name in dict.fromkeys(names) if name not in known)
     if not added:
         return fleet
     return replace(fleet, tenants=replace(fleet.tenants, children=fleet.tenants.children + added))
@@ -195,6 +201,42 @@ def _load_jobs(
     return tenant
 
 
+def compile_kernels() -> None:
+    """Compile (or load from the disk's cache) everything that a replay calls, so that timings are of the replay."""
+    pool = Pool(PoolId("p"), "any", 1, 1, 1, False, 1, 1, 1, 1)
+    opens = from_epoch_s(0)
+    site = Site(
+        id=SiteId("s"),
+        name="s",
+        latitude=0.0,
+        longitude=0.0,
+        power_limit_kw=1,
+        pue=Pue.constant(1.0),
+        engine=Engine.SIMULATED,
+        mode=Mode.DRIVE,
+        pools=(pool,),
+        phases=(Phase("p", opens, ((pool.id, 1),)),),
+        outages=(Outage(from_epoch_s(2), from_epoch_s(3), (), "none"),),
+    )
+    one = np.ones(1, dtype=np.int64)
+    workload = Workload(
+        source="none",
+        synthetic=True,
+        job_id=one,
+        submit_s=one,
+        runtime_s=one * 5,
+        estimate_s=one,
+        limit_s=one * 0,
+        shape=np.zeros(1, dtype=np.int32),
+        tenant=np.zeros(1, dtype=np.int32),
+        priority_class=np.zeros(1, dtype=np.int16),
+        shapes=(Shape(1, GPU_MILLI),),
+        tenants=("t",),
+    )
+    fleet = Fleet("none", (site,), (), Tenant(TenantId("t"), "t", 1, None, ()))
+    replay(fleet, workload, POLICIES["hybrid"], zero_s=0)
+
+
 class _Driver:
     """Lets the clock run between the moments at which capacity changes, and grows what is full."""
 
@@ -250,10 +292,10 @@ class _Driver:
             closing[nodes_down] = True
             lost = np.setdiff1d(running_on(self.state, closing), ended).astype(np.int32)
         jobs = self.state.jobs
-        for job in lost:
+        for job in lost.tolist():
             row = jobs[job]
             cancel_end(self.clock, job, int(row.start_s) + int(self.clock.served_s[job]))
-            self.lost.append((int(job), int(row.start_s), at_s, int(row.pool)))
+            self.lost.append((job, int(row.start_s), at_s, int(row.pool)))
         decisions = step(
             self.state,
             Events(
@@ -264,19 +306,10 @@ class _Driver:
             ),
             at_s,
         )
-        for job in decisions.started:
+        for job in decisions.started.tolist():
             push_end(self.clock, job, at_s + int(self.clock.served_s[job]))
 
 
 def _nodes(changes: list[CapacityChange], *, up: bool) -> NDArray[np.int64]:
-    ranges = [
-        np.arange(change.first_node, change.first_node + change.count)
-        for change in changes
-        if change.up is up
-    ]
+    ranges = [np.arange(change.first_node, change.first_node + change.count) for change in changes if change.up is up]
     return np.unique(np.concatenate(ranges)) if ranges else np.zeros(0, dtype=np.int64)
-
-
-def reason_name(code: int) -> str:
-    """The stable name of a reason."""
-    return Reason(code).name

@@ -1,6 +1,8 @@
 """What a replay amounts to: the tables, the figures and the report that `watteau simulate` leaves behind."""
 
 import json
+import resource
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -195,12 +196,6 @@ def summarise(results: Results, seed: int) -> dict[str, Any]:
 
 def peak_rss_mib() -> float:
     """The most memory this process has held, in MiB."""
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return float(psutil.Process().memory_info().peak_wset) / 2**20  # type: ignore[attr-defined]
-    import sys
-
     scale = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
 
@@ -382,9 +377,9 @@ def _hours_table(results: Results) -> pl.DataFrame:
     start = results.first_hour_s + np.arange(hours, dtype=np.int64) * HOUR_S
     return pl.DataFrame(
         {
-            "site": pl.Series(np.repeat(np.arange(len(sites)), hours)).cast(pl.UInt32).replace_strict(
-                dict(enumerate(sites)), return_dtype=pl.String
-            ),
+            "site": pl.Series(np.repeat(np.arange(len(sites)), hours))
+            .cast(pl.UInt32)
+            .replace_strict(dict(enumerate(sites)), return_dtype=pl.String),
             "hour_utc": pl.from_epoch(pl.Series(np.tile(start, len(sites))), time_unit="s").dt.replace_time_zone("UTC"),
             "it_energy_wh": books.it_wh.ravel(),
             "site_energy_wh": books.site_wh.ravel(),
