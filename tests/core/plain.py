@@ -14,7 +14,7 @@ import numpy as np
 from tests.core.world import Ask, World, build, fleet, fraction, gang, gpus, leaf, pool, site, tree
 from watteau.core.state import Outlook
 from watteau.domain.jobs import Shape, Topology
-from watteau.domain.policy import POLICIES, Order, Policy, named_policy
+from watteau.domain.policy import POLICIES, Order, Policy, Scoring, named_policy
 
 #: More than 32 nodes in a block, so that bits beyond the 32nd are used.
 LARGE = fleet(
@@ -35,6 +35,7 @@ def policies() -> list[Policy]:
         Policy("fair and strict", reservations=0, order=Order.FAIR_TREE, rank_every_s=3),
         named_policy("hybrid", reservations=2, compress_every_s=5, rank_every_s=4, half_life_s=1),
         named_policy("conservative", step_budget=2),
+        named_policy("hybrid", scoring=Scoring.BALANCED_FRAGMENTATION),
     ]
 
 

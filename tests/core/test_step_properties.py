@@ -13,7 +13,7 @@ from watteau.core.state import check_invariants
 from watteau.core.step import Events, step
 from watteau.domain.errors import InvariantBroken
 from watteau.domain.jobs import Shape, Topology
-from watteau.domain.policy import POLICIES, Policy, named_policy
+from watteau.domain.policy import POLICIES, Policy, Scoring, named_policy
 from watteau.domain.units import NEVER_S
 
 TWO_SITES = fleet(
@@ -50,6 +50,8 @@ def every_policy() -> list[Policy]:
         named_policy("hybrid", reservations=2, compress_every_s=0),
         named_policy("hybrid", reservations=3, compress_every_s=7, rank_every_s=5, half_life_s=20),
         named_policy("conservative", step_budget=2),
+        named_policy("easy", scoring=Scoring.FRAGMENTATION_GRADIENT),
+        named_policy("hybrid", scoring=Scoring.BALANCED_FRAGMENTATION),
     ]
 
 

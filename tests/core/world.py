@@ -268,7 +268,15 @@ def build(
     shapes = sorted({ask.shape for ask in jobs}, key=repr)
     workers = [ask.shape.workers for ask in jobs]
     state = build_state(
-        fleet, shapes, policy, jobs=len(jobs), workers=sum(workers), queue=queue, log=log, outlook=outlook
+        fleet,
+        shapes,
+        policy,
+        jobs=len(jobs),
+        workers=sum(workers),
+        queue=queue,
+        log=log,
+        outlook=outlook,
+        typical=[(1.0, shape) for shape in shapes],
     )
     its = state.jobs
     its["submit_s"] = [ask.submit_s for ask in jobs]

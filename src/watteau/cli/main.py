@@ -3,11 +3,13 @@
 import typer
 
 from watteau import __version__
+from watteau.cli.bench import bench_app
 from watteau.cli.fleet import fleet_app
 from watteau.cli.simulate import demo, simulate
 from watteau.cli.workload import workload_app
 
 app = typer.Typer(name="watteau", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
+app.add_typer(bench_app)
 app.add_typer(fleet_app)
 app.add_typer(workload_app)
 app.command("simulate")(simulate)

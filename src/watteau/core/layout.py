@@ -15,7 +15,7 @@ from watteau.core.passing import Bundle
 i1, i2, i4, i8, f8 = np.int8, np.int16, np.int32, np.int64, np.float64
 
 
-class Row(np.record):
+class Row(np.record):  # type: ignore[misc]  # numpy itself makes it no more final than np.record
     """One record as plain Python reads it: whole numbers without a width, as compiled code computes with them.
 
     `shape` is its field, and not the shape that numpy gives every scalar.
@@ -59,6 +59,7 @@ NODE = np.dtype(
         ("stale", i1),  # its column of `available_s` must be worked out again
         ("dirty", i1),  # more may be free on it than when the queue was last looked at
         ("share_best", i2),  # most thousandths free on any GPU that is already shared
+        ("version", i4),  # rises with every change of what is free; see score.py
     ],
     align=True,
 )
@@ -145,16 +146,27 @@ JOB = np.dtype(
 )
 WORKER = np.dtype([("node", i4), ("job", i4), ("next", i4), ("previous", i4), ("shared_gpu", i2)], align=True)
 QUEUED = np.dtype([("key", i8), ("estimate_s", i8), ("job", i4), ("shape", i4)], align=True)
+SCORE = np.dtype(
+    [
+        ("loss", i8),  # what taking the worker costs the node, see score.py; DOES_NOT_FIT: no room
+        ("version", i4),  # of the node, when this was worked out; -1: never
+        ("gpu", i2),  # the shared GPU that a fraction would take, -1: a fresh one, or whole GPUs
+    ],
+    align=True,
+)
+POTENTIAL = np.dtype([("value", i8), ("free", i4), ("version", i4)], align=True)  # free: GPU thousandths
 LOGGED = np.dtype([("at_s", i8), ("job", i4), ("reason", i2)], align=True)
 POLICY = np.dtype(
     [
         ("reservations", i8),
         ("fair", i1),
-        ("fragmentation", i1),
+        ("scoring", i1),
         ("half_life_s", i8),
         ("rank_every_s", i8),
         ("compress_every_s", i8),
         ("step_budget", i8),
+        ("gpu_per_cpu", f8),  # of the typical mix: thousandths of a GPU per CPU milli, 0: no CPU is asked for
+        ("gpu_per_memory", f8),  # of the typical mix: thousandths of a GPU per MiB, 0: no memory is asked for
     ],
     align=True,
 )
@@ -224,8 +236,10 @@ class State(Bundle):
     logged: Any  # [.] LOGGED: every change of a waiting job's reason
     limit_mw: Any  # int64 [site, hour]: outlook
     preference: Any  # int32 [hour, pool]: outlook, pools in the order in which they are tried
-    typical: Any  # float64 [typical task, 5]: share, whole GPUs, thousandths, CPU milli, memory MiB (see score.py)
+    typical: Any  # int64 [typical task, 5]: share in millionths, whole GPUs, thousandths, CPU milli, memory MiB
     typical_pools: Any  # int8 [typical task, pool]
+    scores: Any  # [shape, node] SCORE; one row and column when the policy scores by best fit
+    potentials: Any  # [node] POTENTIAL
     scratch_node: Any  # int32 [node]
     scratch_take: Any  # int32 [node]
     scratch_room: Any  # int64 [block]

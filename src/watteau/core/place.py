@@ -11,6 +11,7 @@ from watteau.core.bits import count_bits, kernel, lowest_bit
 from watteau.core.feasible import expected_end_s, fits_empty_handed, fits_until, mark_dirty, mark_stale, node_future
 from watteau.core.layout import ENDED, RUNNING, State
 from watteau.core.order import charge
+from watteau.core.score import find_by_loss
 from watteau.domain.decisions import Reason
 
 _CAPACITY = int(Reason.CAPACITY)
@@ -78,17 +79,25 @@ def unlink_running(s: State, w: int) -> None:
 
 @kernel
 def take(s: State, w: int, n: int, shape: Any) -> None:
-    """Give a node's room to one worker."""
+    """Give a node's room to one worker; a fraction goes to the fullest shared GPU that has room."""
+    gpu = _fullest_with_room(s, n, shape.milli) if shape.milli > 0 else -1
+    take_gpu(s, w, n, shape, gpu)
+
+
+@kernel
+def take_gpu(s: State, w: int, n: int, shape: Any, gpu: int) -> None:
+    """Give a node's room to one worker; a fraction goes to the shared GPU `gpu`, or to a fresh one (-1)."""
     node = s.nodes[n]
     delist(s, n)
     worker = s.workers[w]
     worker.shared_gpu = -1
     if shape.milli > 0:
-        _take_fraction(s, n, w, shape.milli)
+        _take_fraction(s, n, w, shape.milli, gpu)
     else:
         node.gpus_free -= shape.gpus
     node.cpu_free_milli -= shape.cpu_milli
     node.memory_free_mib -= shape.memory_mib
+    node.version += 1
     link_running(s, w, n)
     enlist(s, n)
     mark_stale(s, n)
@@ -112,28 +121,31 @@ def give_back(s: State, w: int, shape: Any) -> None:
         node.gpus_free += shape.gpus
     node.cpu_free_milli += shape.cpu_milli
     node.memory_free_mib += shape.memory_mib
+    node.version += 1
     enlist(s, n)
     mark_stale(s, n)
 
 
 @kernel
-def _take_fraction(s: State, n: int, w: int, milli: int) -> None:
-    # The fullest shared GPU that still has room; a fresh GPU only when there is none.
-    node = s.nodes[n]
+def _fullest_with_room(s: State, n: int, milli: int) -> int:
     best = -1
-    for gpu in range(node.gpus):
+    for gpu in range(s.nodes[n].gpus):
         free = s.shared_free[n, gpu]
         if free >= milli and (best < 0 or free < s.shared_free[n, best]):
             best = gpu
-    if best < 0:
-        for gpu in range(node.gpus):
-            if s.shared_free[n, gpu] < 0:
-                best = gpu
-                break
-        s.shared_free[n, best] = 1000
-        node.gpus_free -= 1
-    s.shared_free[n, best] -= milli
-    s.workers[w].shared_gpu = best
+    return best
+
+
+@kernel
+def _take_fraction(s: State, n: int, w: int, milli: int, gpu: int) -> None:
+    if gpu < 0:  # a fresh GPU
+        gpu = 0
+        while s.shared_free[n, gpu] >= 0:
+            gpu += 1
+        s.shared_free[n, gpu] = 1000
+        s.nodes[n].gpus_free -= 1
+    s.shared_free[n, gpu] -= milli
+    s.workers[w].shared_gpu = gpu
     _find_best_share(s, n)
 
 
@@ -194,6 +206,8 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
     """
     row = s.jobs[job]
     shape = s.shapes[row.shape]
+    scored = s.policy[0].scoring and shape.workers == 1
+    chosen = -1
     why = 0
     s.cycle[0].gang_room = 0
     for choice in range(len(s.pools)):
@@ -201,6 +215,8 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
         if s.shape_pools[row.shape, p] == 0:
             continue
         pool = s.pools[p]
+        if chosen >= 0 and pool.site != s.pools[s.nodes[chosen].pool].site:
+            break  # nodes compete by score inside one site only; sites in the order of preference
         if now + row.estimate_s > pool.closes_s:
             why = max(why, _OUTAGE_AHEAD)
             continue
@@ -214,7 +230,10 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
                 site.power_hold = 1
             why = max(why, _SITE_POWER)
             continue
-        if shape.workers == 1:
+        if scored:
+            chosen = find_by_loss(s, row.shape, p, chosen, now, now + row.estimate_s, skip)
+            why = max(why, _why_not_one(s, p, shape))
+        elif shape.workers == 1:
             n = find_node(s, p, shape, now, now + row.estimate_s, skip)
             if n >= 0:
                 take(s, row.first_worker, n, shape)
@@ -227,6 +246,10 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
                 commit(s, job, p, now)
                 return 0
             why = max(why, outcome)
+    if chosen >= 0:
+        take_gpu(s, row.first_worker, chosen, shape, s.scores[row.shape, chosen].gpu)
+        commit(s, job, s.nodes[chosen].pool, now)
+        return 0
     if why != _CAPACITY and why != _BEHIND_OTHERS:
         s.cycle[0].gang_room = shape.workers  # not for want of room
     return int(why) if why else _CAPACITY

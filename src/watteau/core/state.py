@@ -1,5 +1,6 @@
 """Builds the core's arrays from a fleet, the shapes that are asked for and a policy; and reads them back."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -98,7 +99,8 @@ def build_state(
 ) -> State:
     """Empty arrays for a fleet: all nodes closed (see `capacity_changes`), no job known, room for so many.
 
-    `shapes` are final (see `cut_for_fleet`); `typical` is the mix of tasks that fragmentation is measured against.
+    `shapes` are final (see `cut_for_fleet`); `typical` is the mix that fragmentation is measured against:
+    (share, what one worker asks for); shares need not sum to 1.
     Raises InvariantBroken when a shape is still divisible.
     """
     if any(shape.divisible for shape in shapes):
@@ -154,14 +156,18 @@ def build_state(
     limits_kw = np.array([[site.power_limit_kw] for site in fleet.sites], dtype=np.float64)
     # Sites are tried in the order of the energy that a GPU-hour costs there: one shared supply, so PUE decides.
     pue_of_pool = outlook.pue[[site_of[site.id] for site, _ in pools], :]
-    typical_rows = np.array(
-        [(share, *_gpu_split(shape), shape.cpu_milli, shape.memory_mib) for share, shape in typical],
-        dtype=np.float64,
-    ).reshape(-1, 5)
+    policy_row = _policy_row(policy)
+    typical_rows = _typical_rows(typical)
+    policy_row[0].gpu_per_cpu, policy_row[0].gpu_per_memory = _mix_ratios(typical)
+    scored = (1, 1) if policy.scoring is Scoring.BEST_FIT else (len(shapes), nodes_total)
+    scores = records(scored[0] * scored[1], layout.SCORE).reshape(scored)
+    scores["version"] = -1
+    potentials = records(nodes_total, layout.POTENTIAL)
+    potentials["version"] = -1
     scratch = max(nodes_total, len(tenant_rows), max((shape.workers for shape in shapes), default=1)) + 1
     state = State(
         cycle=cycle,
-        policy=_policy_row(policy),
+        policy=policy_row,
         sites=records(len(fleet.sites), layout.SITE),
         pools=pool_rows,
         blocks=block_rows,
@@ -189,6 +195,8 @@ def build_state(
         preference=np.argsort(pue_of_pool, axis=0, kind="stable").T.astype(np.int32).copy(),
         typical=typical_rows,
         typical_pools=_shape_rows([shape for _, shape in typical], fleet)[1],
+        scores=scores,
+        potentials=potentials,
         scratch_node=np.zeros(scratch, dtype=np.int32),
         scratch_take=np.zeros(scratch, dtype=np.int32),
         scratch_room=np.zeros(blocks_total, dtype=np.int64),
@@ -255,12 +263,29 @@ def _policy_row(policy: Policy) -> NDArray[np.void]:
     row = records(1, layout.POLICY)
     row[0].reservations = policy.reservations
     row[0].fair = policy.order is Order.FAIR_TREE
-    row[0].fragmentation = policy.scoring is Scoring.FRAGMENTATION_GRADIENT
+    row[0].scoring = policy.scoring
     row[0].half_life_s = policy.half_life_s
     row[0].rank_every_s = policy.rank_every_s
     row[0].compress_every_s = policy.compress_every_s
     row[0].step_budget = policy.step_budget
     return row
+
+
+def _typical_rows(typical: Sequence[tuple[float, Shape]]) -> Int64Array:
+    # Shares in whole millionths, so that scores are integers and equal ones are equal to the digit.
+    total = math.fsum(share for share, _ in typical)
+    rows = [
+        (round(1e6 * share / total), *_gpu_split(shape), shape.cpu_milli, shape.memory_mib) for share, shape in typical
+    ]
+    return np.array(rows, dtype=np.int64).reshape(-1, 5)
+
+
+def _mix_ratios(typical: Sequence[tuple[float, Shape]]) -> tuple[float, float]:
+    """Thousandths of a GPU that the mix asks for per CPU milli and per MiB of memory; 0 where it asks for none."""
+    gpu = math.fsum(share * shape.gpu_milli for share, shape in typical)
+    cpu = math.fsum(share * shape.cpu_milli for share, shape in typical)
+    memory = math.fsum(share * shape.memory_mib for share, shape in typical)
+    return (gpu / cpu if cpu else 0.0), (gpu / memory if memory else 0.0)
 
 
 def _gpu_split(shape: Shape) -> tuple[int, int]:

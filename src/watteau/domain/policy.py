@@ -14,10 +14,13 @@ class Order(IntEnum):
 
 
 class Scoring(IntEnum):
-    """How a node is chosen among those that fit."""
+    """How a node is chosen among those that fit. The second and third need the typical mix; see core/score.py."""
 
     BEST_FIT = 0
+    #: Least new fragmentation (FGD, Weng et al., USENIX ATC 2023).
     FRAGMENTATION_GRADIENT = 1
+    #: The same, and GPUs are also kept with the CPU and memory that the mix needs beside them.
+    BALANCED_FRAGMENTATION = 2
 
 
 @dataclass(frozen=True, slots=True)
