@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -17,7 +18,8 @@ from watteau.cli.inputs import fail
 from watteau.domain.errors import Fault, InputError
 from watteau.domain.fleet import Fleet
 from watteau.domain.jobs import Workload
-from watteau.domain.units import GPU_MILLI
+from watteau.domain.units import DAY_S, GPU_MILLI
+from watteau.simulation.benchmark import as_figures, bench_replay, bench_step, bench_year
 from watteau.simulation.packing import (
     ARRIVED_MOST_PERCENT,
     PUBLISHED,
@@ -29,9 +31,12 @@ from watteau.simulation.packing import (
     typical_mix,
 )
 from watteau.workload.formats import read_openb_nodes, read_workload
+from watteau.workload.generate import generate
 
 NODES_FILE = "openb_node_list_gpu_node.csv"
 TASKS_FILE = "openb_pod_list_default.csv"
+_PAI_FILE = "pai_100k_jobs.csv"
+_SUPPLY_FILE = "fr_capacity_factors_2013.csv"
 _WHERE_TO_GET = (
     f"a folder with {NODES_FILE} and {TASKS_FILE}: take both from cluster-trace-gpu-v2023/csv of "
     "https://github.com/alibaba/clusterdata and name the folder with --data or WATTEAU_DATA"
@@ -74,6 +79,59 @@ def packing_command(
         typer.echo(text)
     else:
         _print_packing(figures)
+
+
+@bench_app.command("replay")
+def replay_command(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with pai_100k_jobs.csv; without it a workload is generated.",
+            envvar="WATTEAU_DATA",
+            show_default=False,
+        ),
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, max=100, help="How often each replay is measured.")] = 5,
+    year: Annotated[bool, typer.Option(help="Also replay a whole year of the French fleet (about a minute).")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON to this file as well.", show_default=False)] = None,
+) -> None:
+    """How fast jobs are replayed and steps are decided, beside a bare loop that does nothing else."""
+    console = Console(stderr=True)
+    trace = data / _PAI_FILE if data is not None else None
+    supply = data / _SUPPLY_FILE if data is not None else None
+    try:
+        with console.status("reading the workload") as status:
+
+            def show(what: str) -> None:
+                status.update(f"measuring {what}")
+
+            if trace is not None and trace.is_file():
+                workload = read_workload(trace)
+            else:
+                trace = None
+                workload = generate(capacity_gpus=25_000, load=0.8, duration_s=2 * DAY_S, seed=0)
+            lines = bench_replay(workload, runs, show)
+            if year:
+                lines += bench_year(trace, supply if supply is not None and supply.is_file() else None, show)
+            lines += bench_step(show)
+        text = json.dumps(as_figures(lines, workload.source), indent=2, allow_nan=False)
+        if out is not None:
+            _write(out, text)
+    except InputError as error:
+        fail(error)
+    if as_json:
+        typer.echo(text)
+        return
+    table = Table(title=f"Measured with {workload.source}", caption="ratio: speed over that of the bare loop")
+    table.add_column("what")
+    for column in ("figure", "to reach", "ratio"):
+        table.add_column(column, justify="right")
+    for line in lines:
+        ratio = "" if line.ratio_to_bare_loop is None else f"{line.ratio_to_bare_loop:.3f}"
+        figure = f"{line.figure:,.0f}" if line.figure >= 1_000 else f"{line.figure:.3g}"
+        table.add_row(f"{line.name}\n[dim]{escape(line.detail)}[/dim]", f"{figure} {line.unit}", line.aim, ratio)
+    Console(width=min(Console().width, 100)).print(table)
 
 
 def _read_openb(data: Path | None) -> tuple[Fleet, Workload]:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.resources import as_file, files
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -192,10 +193,10 @@ def bench_replay(workload: Workload, runs: int, show: Show) -> list[Measured]:
     return lines
 
 
-def bench_year(fleet: Path, trace: Path | None, supply: Path | None, show: Show) -> list[Measured]:
+def bench_year(trace: Path | None, supply: Path | None, show: Show) -> list[Measured]:
     """A year of the fleet at 80 % load under hybrid, books and report included, in a process of its own."""
     show("a whole year")
-    with tempfile.TemporaryDirectory() as out:
+    with tempfile.TemporaryDirectory() as out, as_file(files("watteau.cli").joinpath("france.toml")) as fleet:
         command = [sys.executable, "-c", "from watteau.app import main; main()", "simulate", str(fleet)]
         command += ["--policy", "hybrid", "--load", "0.8", "--days", "365", "--json", "--out", out]
         if trace is not None:
@@ -303,9 +304,10 @@ def bench_step(show: Show, seed: int = 0) -> list[Measured]:
     ]
 
 
-def as_json(lines: list[Measured]) -> dict[str, Any]:
-    """The table with what it was measured on."""
+def as_figures(lines: list[Measured], workload: str) -> dict[str, Any]:
+    """The table with what was measured, and on what."""
     return {
+        "workload": workload,
         "machine": {
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
