@@ -161,7 +161,7 @@ def _potential_now(s: State, n: int) -> int:
         kept.version = node.version
         kept.free = _WHOLE * node.gpus_free
         for gpu in range(node.gpus):
-            kept.free += max(0, s.shared_free[n, gpu])
+            kept.free += max(0, int(s.shared_free[n, gpu]))
     return int(kept.value)
 
 
@@ -176,7 +176,7 @@ def potential(s: State, n: int, whole: int, gpu: int, left: int, cpu_milli: int,
     shared = left if gpu < 0 else 0
     most = _WHOLE if whole > 0 else shared
     for g in range(node.gpus):
-        free = left if g == gpu else s.shared_free[n, g]
+        free = left if g == gpu else int(s.shared_free[n, g])
         if free > 0:
             shared += free
             most = max(most, free)
@@ -202,7 +202,7 @@ def potential(s: State, n: int, whole: int, gpu: int, left: int, cpu_milli: int,
         else:
             small = left if gpu < 0 and left < milli else 0
             for g in range(node.gpus):
-                level = left if g == gpu else s.shared_free[n, g]
+                level = left if g == gpu else int(s.shared_free[n, g])
                 if 0 < level < milli:
                     small += level
             total += share * small
