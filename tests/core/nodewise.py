@@ -160,7 +160,7 @@ def earliest(machine: Machine, wish: Wish, now: int) -> Held:
     for_ever = max(times) + 1
     for start_s in times:
         # For a promise a node's room counts up to the whole gang.
-        rooms = {node: min(wish.workers, machine.room(node, wish, start_s, for_ever)) for node in range(machine.nodes)}
+        rooms = {node: machine.room(node, wish, start_s, for_ever) for node in range(machine.nodes)}
         since = {
             (node, take): min(
                 (t for t in times if machine.room(node, wish, t, for_ever) >= take and t > now), default=0

@@ -458,7 +458,7 @@ def _pass(s: State, freed: Any, newcomers: int, now: int) -> None:
                 tried += 1
                 _try_promised(s, at, now)
         elif row.reason == _QUOTA and not scan_all:
-            if quota_freed and over_quota(s, row.tenant, s.shapes[row.shape].total_milli) < 0:
+            if quota_freed and not _held_back(s, job, now):  # or by another quota now, which is noted
                 tried += 1
                 _consider(s, at, now)
         elif untried or _may_gain(s, entry, freed, pass_epoch, now):
