@@ -23,6 +23,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {"domain", "client"} | CAPABILITIES | DRIVERS,
     "app": {"domain", "client", "server", "cli"} | CAPABILITIES | DRIVERS,
     "__main__": {"app"},
+    "": {"kernel_cache"},
+    "kernel_cache": set(),  # must run before numba is imported, so nothing of ours comes before it
 }
 
 #: All that the core may import from outside: nothing in it reads, writes, waits or draws lots.

@@ -127,18 +127,18 @@ def simulate(
 
 def demo(
     out: Annotated[Path, typer.Option(help="Directory for tables, summary and report.html.")] = Path("out/demo"),
-    days: Annotated[float, typer.Option(callback=_at_most_a_century, help="Days in which jobs arrive.")] = 28.0,
+    days: Annotated[float, typer.Option(callback=_at_most_a_century, help="Days in which jobs arrive.")] = 14.0,
     seed: Seed = 2024,
     as_json: AsJson = False,
 ) -> None:
-    """Replay four synthetic weeks on the French fleet (25,000 GPUs, three sites) and write a report."""
+    """Replay two synthetic weeks on the French fleet (25,000 GPUs, three sites) and write a report."""
     text = files("watteau.cli").joinpath("france.toml").read_text(encoding="utf-8")
     try:
         _run(
             parse_fleet(text, "france.toml"),
             trace=None,
             policy="hybrid",
-            load=0.85,
+            load=0.75,
             seed=seed,
             start=datetime(2028, 3, 1),
             days=days,

@@ -139,6 +139,7 @@ def reserve(s: State, job: int, now: int) -> bool:
         for i in range(shape.workers):
             s.workers[row.first_worker + i].node = s.scratch_node[i]
     hold(s, job, best_pool, best_s)
+    row.tried_epoch = -1
     return True
 
 

@@ -133,6 +133,8 @@ JOB = np.dtype(
         ("limit_s", i8),
         ("start_s", i8),
         ("end_s", i8),
+        ("tried_epoch", i8),  # when a gang that holds a promise last found too little room, -1: not since the promise
+        ("tried_room", i4),  # how many of its workers would have fitted into one pool then
         ("reserved_s", i8),  # promised start, NEVER_S: no reservation
         ("first_worker", i4),
         ("shape", i4),

@@ -528,6 +528,11 @@ def _may_fit_freed(s: State, job: int, freed: Any, now: int) -> bool:
             ):
                 return True
         return False
+    if row.tried_epoch >= 0:
+        # Every node freed since the last failure adds at most what an empty node holds.
+        most = (s.open_nodes.shape[0] - 1) // shape.gpus
+        if row.tried_room + (s.cycle[0].epoch - row.tried_epoch) * most < shape.workers:
+            return False
     for p in range(len(s.pools)):
         if s.shape_pools[row.shape, p] and free_workers_bound(s, p, shape.gpus) >= shape.workers:
             return True
@@ -564,6 +569,8 @@ def _try_promised(s: State, at: int, now: int) -> None:
     for i in range(workers):
         s.workers[row.first_worker + i].node = old[i]
     hold(s, job, pool, promised_s)
+    row.tried_epoch = s.cycle[0].epoch
+    row.tried_room = s.cycle[0].gang_room
     _say(s, job, why, now)
 
 
