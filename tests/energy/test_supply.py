@@ -184,7 +184,7 @@ def test_a_file_too_short_to_align_is_refused_with_both_dates() -> None:
         supply_wh(used, numbered(at(2025, 1, 1), 48), at(2025, 1, 1), 72)
 
 
-@given(st.floats(0, 1_000_000), st.floats(0, 1), st.integers(0, 2 * HOUR_S), st.integers(0, 2 * HOUR_S))
+@given(st.floats(1e-6, 1_000_000), st.floats(0, 1), st.integers(0, 2 * HOUR_S), st.integers(1, 2 * HOUR_S))
 def test_supply_is_the_exact_product_rounded_down(mw: float, factor: float, begin: int, length: int) -> None:
     origin = datetime(2025, 1, 1, tzinfo=UTC)
     used = contract(Technology.SOLAR, mw, origin + timedelta(seconds=begin), origin + timedelta(seconds=begin + length))
