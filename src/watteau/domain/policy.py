@@ -51,8 +51,7 @@ class Policy:
 POLICIES: dict[str, Policy] = {
     "fifo": Policy("fifo", reservations=0, order=Order.ARRIVAL),
     "easy": Policy("easy", reservations=1),
-    # A start that is possible now is tried at every event; only promises that lie ahead wait for their turn, as often as
-    # tenants are ranked.
+    # A start that is possible now is tried at every event; promises that lie ahead move as often as tenants are ranked.
     "hybrid": Policy("hybrid", reservations=64, compress_every_s=300),
     "conservative": Policy("conservative", reservations=ALL_RESERVATIONS),
 }
