@@ -11,13 +11,14 @@ JOBS = 2_000_000
 PEAK_MAX_MIB = 700
 
 PROGRAM = """
-import resource, sys
+import sys
 from pathlib import Path
+from watteau.simulation.results import peak_rss_mib
 from watteau.workload.formats import read_workload, write_workload
 workload = read_workload(Path(sys.argv[1]))
 if len(sys.argv) > 2:
     write_workload(workload, Path(sys.argv[2]))
-print(len(workload), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(len(workload), int(peak_rss_mib()))
 """
 
 
@@ -37,3 +38,10 @@ def test_two_million_rows_are_read_and_written_in_bounded_memory(tmp_path: Path)
         jobs, peak_mib = map(int, done.stdout.split())
         assert jobs == JOBS
         assert peak_mib < PEAK_MAX_MIB
+
+
+def test_the_memory_of_the_process_that_started_this_one_is_not_counted() -> None:
+    held = bytearray(600 << 20)
+    program = "from watteau.simulation.results import peak_rss_mib; print(peak_rss_mib())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert 1 < float(done.stdout) < len(held) >> 20

@@ -195,7 +195,15 @@ def summarise(results: Results, seed: int) -> dict[str, Any]:
 
 
 def peak_rss_mib() -> float:
-    """The most memory this process has held, in MiB."""
+    """The most memory this process has held, in MiB.
+
+    On Linux `VmHWM` of proc(5) and not `ru_maxrss` of getrusage(2): a process that a larger one started inherits that
+    one's maximum with the latter, and would report memory that it never held.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        high_water = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(high_water.split()[1]) / 2**10
     scale = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
 
