@@ -227,6 +227,7 @@ class State(Bundle):
     word_node: Any  # int32 [word]: the node at bit 0
     open_nodes: Any  # int64 [GPUs free, word]: up, without reservations
     held_nodes: Any  # int64 [GPUs free, word]: up, with reservations
+    open_first: Any  # int32 [pool, GPUs free]: no such node stands in an earlier word of open_nodes
     open_count: Any  # int32 [pool, GPUs free]
     held_count: Any  # int32 [pool, GPUs free]
     available_s: Any  # int64 [GPUs - 1, node]: from when on so many GPUs stay free
@@ -246,3 +247,4 @@ class State(Bundle):
     scratch_node: Any  # int32 [node]
     scratch_take: Any  # int32 [node]
     scratch_room: Any  # int64 [block]
+    scratch_word: Any  # int64 [word]

@@ -33,6 +33,7 @@ def enlist(s: State, n: int) -> None:
     if node.reserved < 0:
         s.open_nodes[k, node.word] |= 1 << node.bit
         s.open_count[node.pool, k] += 1
+        s.open_first[node.pool, k] = min(s.open_first[node.pool, k], node.word)
     else:
         s.held_nodes[k, node.word] |= 1 << node.bit
         s.held_count[node.pool, k] += 1
@@ -288,8 +289,13 @@ def find_node(s: State, p: int, shape: Any, now: int, until: int, skip: int) -> 
     for k in range(shape.gpus, pool.gpus + 1):
         left = s.open_count[p, k]
         if left > 0:
-            for word in range(pool.first_word, pool.first_word + pool.words):
-                bits = s.open_nodes[k, word]
+            nodes = s.open_nodes[k]
+            first = s.open_first[p, k]
+            while nodes[first] == 0:
+                first += 1
+            s.open_first[p, k] = first
+            for word in range(first, pool.first_word + pool.words):
+                bits = nodes[word]
                 while bits:
                     n = s.word_node[word] + lowest_bit(bits)
                     bits &= bits - 1
@@ -383,12 +389,7 @@ def _place_gang(s: State, row: Any, shape: Any, p: int, short: bool, now: int, s
         s.cycle[0].gang_room = max(s.cycle[0].gang_room, bound)
         return _CAPACITY
     until = now + row.estimate_s
-    total = 0
-    pool = s.pools[p]
-    for b in range(pool.first_block, pool.first_block + pool.blocks):
-        room = _block_room_now(s, b, shape, now, until, skip)
-        s.scratch_room[b] = room
-        total += room
+    total = _count_room(s, p, shape, now, until, skip)
     s.cycle[0].gang_room = max(s.cycle[0].gang_room, total)
     if total < shape.workers:
         return _BEHIND_OTHERS if not s.cycle[0].cpu_binds else _CAPACITY
@@ -403,41 +404,65 @@ def _place_gang(s: State, row: Any, shape: Any, p: int, short: bool, now: int, s
 
 
 @kernel
-def _block_room_now(s: State, b: int, shape: Any, now: int, until: int, skip: int) -> int:
-    """How many of the gang's workers fit into a block until then, all at once."""
-    block = s.blocks[b]
-    most_gpus = s.open_nodes.shape[0] - 1
-    binds = s.cycle[0].cpu_binds
-    room = 0
-    if s.cycle[0].planned == 0 and not binds:  # nothing is held, and the count of nodes says it all
-        for word in range(block.first_word, block.first_word + block.words):
-            for k in range(shape.gpus, most_gpus + 1):
-                bits = s.open_nodes[k, word]
-                if bits:
-                    room += count_bits(bits) * (k // shape.gpus)
-        return room
-    for word in range(block.first_word, block.first_word + block.words):
-        for k in range(shape.gpus, most_gpus + 1):
-            bits = s.held_nodes[k, word]
-            if binds:  # only then can a node with the GPUs lack the rest
-                bits |= s.open_nodes[k, word]
-            else:
-                room += count_bits(s.open_nodes[k, word]) * (k // shape.gpus)
-            while bits:
-                n = s.word_node[word] + lowest_bit(bits)
-                bits &= bits - 1
-                room += workers_on_node_now(s, n, shape, now, until, skip)
-    return room
+def _count_room(s: State, p: int, shape: Any, now: int, until: int, skip: int) -> int:
+    """How many of the gang's workers fit into each block of a pool until then (`scratch_room`); returns the sum."""
+    pool = s.pools[p]
+    first = pool.first_word
+    last = first + pool.words
+    of_word = s.scratch_word[:last]
+    of_word[first:] = 0
+    for k in range(shape.gpus, pool.gpus + 1):
+        each = k // shape.gpus
+        if s.open_count[p, k] > 0 and not s.cycle[0].cpu_binds:
+            nodes = s.open_nodes[k, :last]
+            for word in range(first, len(nodes)):
+                of_word[word] += count_bits(nodes[word]) * each
+        if s.held_count[p, k] > 0 or (s.open_count[p, k] > 0 and s.cycle[0].cpu_binds):
+            for word in range(first, last):
+                bits = _to_ask(s, k, word)
+                while bits:
+                    n = s.word_node[word] + lowest_bit(bits)
+                    bits &= bits - 1
+                    of_word[word] += workers_on_node_now(s, n, shape, now, until, skip)
+    total = 0
+    word = first
+    for b in range(pool.first_block, pool.first_block + pool.blocks):
+        sum_of_block = 0
+        for _ in range(s.blocks[b].words):
+            sum_of_block += of_word[word]
+            word += 1
+        s.scratch_room[b] = sum_of_block
+        total += sum_of_block
+    return int(total)
+
+
+@kernel
+def _to_ask(s: State, k: int, word: int) -> int:
+    # The nodes with k free GPUs of which that count does not say it all: reservations, or CPU and memory, may bind.
+    bits = s.held_nodes[k, word]
+    if s.cycle[0].cpu_binds:
+        bits |= s.open_nodes[k, word]
+    return int(bits)
 
 
 @kernel
 def _fill_take(s: State, b: int, shape: Any, now: int, until: int, skip: int) -> None:
     # How many workers fit on each node of a block, for `_fill_block`.
-    first = s.blocks[b].first_node
-    for n in range(first, first + s.blocks[b].nodes):
+    block = s.blocks[b]
+    for n in range(block.first_node, block.first_node + block.nodes):
         s.scratch_take[n] = 0
-        if s.nodes[n].up and s.nodes[n].gpus_free >= shape.gpus:
-            s.scratch_take[n] = workers_on_node_now(s, n, shape, now, until, skip)
+    for k in range(shape.gpus, s.open_nodes.shape[0]):
+        for word in range(block.first_word, block.first_word + block.words):
+            bits = _to_ask(s, k, word)
+            while bits:
+                n = s.word_node[word] + lowest_bit(bits)
+                bits &= bits - 1
+                s.scratch_take[n] = workers_on_node_now(s, n, shape, now, until, skip)
+            if not s.cycle[0].cpu_binds:
+                bits = s.open_nodes[k, word]
+                while bits:
+                    s.scratch_take[s.word_node[word] + lowest_bit(bits)] = k // shape.gpus
+                    bits &= bits - 1
 
 
 @kernel
@@ -524,11 +549,15 @@ def _fill_block(s: State, b: int, shape: Any, done: int, count: int, promised: b
                 best = n
                 best_take = room
                 best_at = at
-        for _ in range(best_take):
-            s.scratch_node[done] = best
-            done += 1
-        count -= best_take
-        s.scratch_take[best] = 0
+        n = best
+        while n < last and count >= best_take:  # without a promise those of the same room follow in order
+            if n == best or s.scratch_take[n] == best_take:
+                for _ in range(best_take):
+                    s.scratch_node[done] = n
+                    done += 1
+                count -= best_take
+                s.scratch_take[n] = 0
+            n = last if promised else n + 1
 
 
 @kernel

@@ -181,6 +181,7 @@ def build_state(
         word_node=np.array(word_node, dtype=np.int32),
         open_nodes=np.zeros((most_gpus + 1, len(word_node)), dtype=np.int64),
         held_nodes=np.zeros((most_gpus + 1, len(word_node)), dtype=np.int64),
+        open_first=np.full((len(pools), most_gpus + 1), len(word_node), dtype=np.int32),
         open_count=np.zeros((len(pools), most_gpus + 1), dtype=np.int32),
         held_count=np.zeros((len(pools), most_gpus + 1), dtype=np.int32),
         available_s=np.full((most_gpus, nodes_total), NEVER_S, dtype=np.int64),
@@ -200,6 +201,7 @@ def build_state(
         scratch_node=np.zeros(scratch, dtype=np.int32),
         scratch_take=np.zeros(scratch, dtype=np.int32),
         scratch_room=np.zeros(blocks_total, dtype=np.int64),
+        scratch_word=np.zeros(len(word_node), dtype=np.int64),
     )
     cycle[0].cpu_binds = _cpu_binds(state)
     judge_shapes(state)
@@ -432,3 +434,8 @@ def check_invariants(state: State) -> None:
             expected_count[nodes[n].pool, nodes[n].gpus_free] += 1
         if not np.array_equal(bits, expected) or not np.array_equal(count, expected_count):
             raise InvariantBroken("the bit sets of nodes do not agree with the nodes")
+    for p, pool in enumerate(state.pools):
+        for k, bits in enumerate(state.open_nodes):
+            its_words = bits[pool.first_word : pool.first_word + pool.words]
+            if its_words[: max(0, int(state.open_first[p, k]) - pool.first_word)].any():
+                raise InvariantBroken(f"a node with {k} free GPUs stands before the first word of pool {p}")

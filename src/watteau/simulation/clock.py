@@ -16,7 +16,7 @@ from watteau.core.passing import Bundle
 from watteau.core.step import step_kernel
 from watteau.domain.units import NEVER_S
 
-_SLOTS = 1 << 20  # 12 days: longer than almost every job
+_SLOTS = 1 << 17  # 36 hours: longer than most jobs, and small enough for a core's own cache
 _MASK = _SLOTS - 1
 _BITS = 32
 
