@@ -75,7 +75,7 @@ def mark_nodes_dirty(s: State, job: int) -> None:
     """Note that the nodes that a job's workers name may have more room now."""
     row = s.jobs[job]
     for w in range(row.first_worker, row.first_worker + s.shapes[row.shape].workers):
-        mark_dirty(s, s.workers[w].node)
+        mark_dirty(s, s.workers[w].node, 0)
 
 
 @kernel
@@ -139,7 +139,6 @@ def reserve(s: State, job: int, now: int) -> bool:
         for i in range(shape.workers):
             s.workers[row.first_worker + i].node = s.scratch_node[i]
     hold(s, job, best_pool, best_s)
-    row.tried_epoch = -1
     return True
 
 
@@ -349,7 +348,7 @@ def compress(s: State, now: int) -> None:
             mark_nodes = True
         if mark_nodes:
             for i in range(workers):
-                mark_dirty(s, old[i])
+                mark_dirty(s, old[i], 0)
     cycle.compressed_s = now
     cycle.freed_early = 0
 

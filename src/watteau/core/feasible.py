@@ -274,9 +274,16 @@ def mark_stale(s: State, n: int) -> None:
 
 
 @kernel
-def mark_dirty(s: State, n: int) -> None:
-    """Note that more may be free on the node than when the queue was last looked at."""
+def mark_dirty(s: State, n: int, before: int) -> None:
+    """Note that more may be free on the node than when the queue was last looked at.
+
+    `before` GPUs were free, if that number said what fitted; 0 when a reservation, or CPU or memory, may have bound.
+    """
     s.cycle[0].epoch += 1
+    if s.cycle[0].waiting > 0:
+        free = s.nodes[n].gpus_free
+        for gpus in range(1, free + 1):
+            s.gained[gpus] += free // gpus - before // gpus
     if s.nodes[n].dirty == 0:
         s.nodes[n].dirty = 1
         s.dirty[s.cycle[0].dirty] = n

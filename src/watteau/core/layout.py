@@ -120,7 +120,7 @@ SHAPE = np.dtype(
         ("failed_estimate_s", i8),  # with this estimate or a longer one the shape did not fit ...
         ("failed_epoch", i8),  # ... since this epoch, in which nothing has been freed
         ("failed_reason", i2),
-        ("failed_room", i8),  # of a gang: how many workers would have fitted into one pool then
+        ("failed_room", i4),  # of a gang: how many workers would have fitted into one pool then
         ("longest_s", i8),  # longest estimate that the nodes freed in ...
         ("longest_epoch", i8),  # ... this epoch could take
     ],
@@ -133,8 +133,8 @@ JOB = np.dtype(
         ("limit_s", i8),
         ("start_s", i8),
         ("end_s", i8),
-        ("tried_epoch", i8),  # when a gang that holds a promise last found too little room, -1: not since the promise
-        ("tried_room", i4),  # how many of its workers would have fitted into one pool then
+        ("tried_gained", i8),  # of a gang that found too little room: `gained` for its GPUs then
+        ("tried_room", i4),  # ... and how many of its workers would have fitted into one pool
         ("reserved_s", i8),  # promised start, NEVER_S: no reservation
         ("first_worker", i4),
         ("shape", i4),
@@ -234,6 +234,7 @@ class State(Bundle):
     shared_free: Any  # int16 [node, GPU]: thousandths free on a shared GPU, -1: the GPU is not shared
     queue: Any  # [position] QUEUED, between queue_head and queue_tail; shape -1: gone
     plan: Any  # int32 [reservation]: jobs in the order of the queue
+    gained: Any  # int64 [GPUs]: workers of so many GPUs that have been given room, never less than were
     dirty: Any  # int32 [node]
     stale: Any  # int32 [node]
     started: Any  # int32 [.]: jobs that this step started

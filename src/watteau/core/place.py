@@ -184,8 +184,11 @@ def end_job(s: State, job: int, now: int) -> None:
         return
     shape = s.shapes[row.shape]
     for w in range(row.first_worker, row.first_worker + shape.workers):
+        node = s.nodes[s.workers[w].node]
+        says_it_all = node.reserved < 0 and not s.cycle[0].cpu_binds
+        before = node.gpus_free if says_it_all else 0
         give_back(s, w, shape)
-        mark_dirty(s, s.workers[w].node)
+        mark_dirty(s, s.workers[w].node, before)
     row.state = ENDED
     row.end_s = now
     if now != row.start_s + row.estimate_s:  # one that overran has had its estimate raised, often beyond now

@@ -188,6 +188,7 @@ def build_state(
         shared_free=np.full((nodes_total, most_gpus), -1, dtype=np.int16),
         queue=records(queue, layout.QUEUED),
         plan=np.zeros(queue, dtype=np.int32),
+        gained=np.zeros(most_gpus + 1, dtype=np.int64),
         dirty=np.zeros(nodes_total, dtype=np.int32),
         stale=np.zeros(nodes_total, dtype=np.int32),
         started=np.zeros(queue, dtype=np.int32),

@@ -179,7 +179,7 @@ def _set_node(s: State, n: int, up: int) -> None:
     node.up = up
     enlist(s, n)
     mark_stale(s, n)
-    mark_dirty(s, n)
+    mark_dirty(s, n, 0)
     s.sites[pool.site].power_mw += pool.node_idle_mw if up else -pool.node_idle_mw
 
 
@@ -499,15 +499,7 @@ def _may_gain(s: State, entry: Any, freed: Any, pass_epoch: int, now: int) -> bo
         return bool(entry.estimate_s <= shape.longest_s)
     if shape.milli > 0 or shape.gpus == 0:
         return True
-    if entry.estimate_s >= shape.failed_estimate_s:
-        # Every node freed since the last failure adds at most what an empty node holds.
-        most = (s.open_nodes.shape[0] - 1) // shape.gpus
-        if shape.failed_room + (s.cycle[0].epoch - shape.failed_epoch) * most < shape.workers:
-            return False
-    for p in range(len(s.pools)):
-        if s.shape_pools[entry.shape, p] and free_workers_bound(s, p, shape.gpus) >= shape.workers:
-            return True
-    return False
+    return _gang_may_fit(s, s.jobs[entry.job])
 
 
 @kernel
@@ -528,15 +520,26 @@ def _may_fit_freed(s: State, job: int, freed: Any, now: int) -> bool:
             ):
                 return True
         return False
-    if row.tried_epoch >= 0:
-        # Every node freed since the last failure adds at most what an empty node holds.
-        most = (s.open_nodes.shape[0] - 1) // shape.gpus
-        if row.tried_room + (s.cycle[0].epoch - row.tried_epoch) * most < shape.workers:
-            return False
+    return _gang_may_fit(s, row)
+
+
+@kernel
+def _gang_may_fit(s: State, row: Any) -> bool:
+    """Whether a gang of whole GPUs that was tried in vain may find room now: a bound, never too low."""
+    shape = s.shapes[row.shape]
+    if row.tried_room + s.gained[shape.gpus] - row.tried_gained < shape.workers:
+        return False
     for p in range(len(s.pools)):
         if s.shape_pools[row.shape, p] and free_workers_bound(s, p, shape.gpus) >= shape.workers:
             return True
     return False
+
+
+@kernel
+def _note_failure(s: State, row: Any, room: int) -> None:
+    """Remember how much room a gang found, so that it is tried again only when enough has been added."""
+    row.tried_room = room
+    row.tried_gained = s.gained[s.shapes[row.shape].gpus]
 
 
 @kernel
@@ -564,13 +567,12 @@ def _try_promised(s: State, at: int, now: int) -> None:
         if not as_promised:
             s.cycle[0].freed_early = 1
             for i in range(workers):
-                mark_dirty(s, old[i])
+                mark_dirty(s, old[i], 0)
         return
     for i in range(workers):
         s.workers[row.first_worker + i].node = old[i]
     hold(s, job, pool, promised_s)
-    row.tried_epoch = s.cycle[0].epoch
-    row.tried_room = s.cycle[0].gang_room
+    _note_failure(s, row, s.cycle[0].gang_room)
     _say(s, job, why, now)
 
 
@@ -595,6 +597,7 @@ def _consider(s: State, at: int, now: int) -> None:
             shape.failed_estimate_s = row.estimate_s
             shape.failed_reason = why
             shape.failed_room = cycle.gang_room
+    _note_failure(s, row, shape.failed_room)
     _say(s, job, why, now)
     if cycle.planned < s.policy[0].reservations:
         _promise(s, job, now)
