@@ -43,7 +43,7 @@ def test_check_prints_each_fault_with_file_and_line_and_their_number(tmp_path: P
     assert result.stdout == ""
     assert lines[0].startswith(f"{file}:{at}: sites[0].lattitude: unknown key; expected 'latitude'")
     assert "sites[1].power_limit_kw: 12 kW; expected at least" in lines[1]
-    assert lines[2] == "2 faults found; nothing of the file was used"
+    assert lines[2] == "2 faults found; nothing was changed"
     assert len(lines) == 3
 
 

@@ -19,7 +19,7 @@ from watteau.domain.errors import Fault, InputError
 from watteau.domain.fleet import Fleet
 from watteau.domain.jobs import Workload
 from watteau.domain.units import DAY_S, GPU_MILLI
-from watteau.simulation.benchmark import as_figures, bench_replay, bench_step, bench_year
+from watteau.simulation.benchmark import Measured, as_figures, bench_replay, bench_step, bench_year
 from watteau.simulation.packing import (
     ARRIVED_MOST_PERCENT,
     PUBLISHED,
@@ -70,15 +70,9 @@ def packing_command(
     try:
         fleet, workload = _read_openb(data)
         figures = _measure(fleet, workload, list(range(seed, seed + seeds)))
-        text = json.dumps(figures, indent=2, allow_nan=False)
-        if out is not None:
-            _write(out, text)
     except InputError as error:
         fail(error)
-    if as_json:
-        typer.echo(text)
-    else:
-        _print_packing(figures)
+    _give(figures, out, as_json, lambda: _print_packing(figures))
 
 
 @bench_app.command("replay")
@@ -115,23 +109,9 @@ def replay_command(
             if year:
                 lines += bench_year(trace, supply if supply is not None and supply.is_file() else None, show)
             lines += bench_step(show)
-        text = json.dumps(as_figures(lines, workload.source), indent=2, allow_nan=False)
-        if out is not None:
-            _write(out, text)
     except InputError as error:
         fail(error)
-    if as_json:
-        typer.echo(text)
-        return
-    table = Table(title=f"Measured with {workload.source}", caption="ratio: speed over that of the bare loop")
-    table.add_column("what")
-    for column in ("figure", "to reach", "ratio"):
-        table.add_column(column, justify="right")
-    for line in lines:
-        ratio = "" if line.ratio_to_bare_loop is None else f"{line.ratio_to_bare_loop:.3f}"
-        figure = f"{line.figure:,.0f}" if line.figure >= 1_000 else f"{line.figure:.3g}"
-        table.add_row(f"{line.name}\n[dim]{escape(line.detail)}[/dim]", f"{figure} {line.unit}", line.aim, ratio)
-    Console(width=min(Console().width, 100)).print(table)
+    _give(as_figures(lines, workload.source), out, as_json, lambda: _print_replay(lines, workload.source))
 
 
 def _read_openb(data: Path | None) -> tuple[Fleet, Workload]:
@@ -183,14 +163,23 @@ def _summary(values: list[float]) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, text: str) -> None:
+def _give(figures: dict[str, Any], out: Path | None, as_json: bool, print_table: Callable[[], None]) -> None:
+    """The figures as JSON in `out` where one is named, and on the terminal as JSON or as a table.
+
+    They are printed first: a disk that refuses the file does not take an hour's measurements with it.
+    """
+    text = json.dumps(figures, indent=2, allow_nan=False)
+    if as_json:
+        typer.echo(text)
+    else:
+        print_table()
+    if out is None:
+        return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n", encoding="utf-8")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        raise InputError(
-            str(path), [Fault(0, "", error.strerror or str(error), "a file that can be written")]
-        ) from None
+        fail(InputError(str(out), [Fault(0, "", error.strerror or str(error), "a file that can be written")]))
 
 
 @contextmanager
@@ -216,6 +205,18 @@ def _working(runs: int) -> Iterator[Callable[[int, int], None]]:
                 done += 1
 
         yield advanced
+
+
+def _print_replay(lines: list[Measured], source: str) -> None:
+    table = Table(title=f"Measured with {source}", caption="ratio: speed over that of the bare loop")
+    table.add_column("what")
+    for column in ("figure", "to reach", "ratio"):
+        table.add_column(column, justify="right")
+    for line in lines:
+        ratio = "" if line.ratio_to_bare_loop is None else f"{line.ratio_to_bare_loop:.3f}"
+        figure = f"{line.figure:,.0f}" if line.figure >= 1_000 else f"{line.figure:.3g}"
+        table.add_row(f"{line.name}\n[dim]{escape(line.detail)}[/dim]", f"{figure} {line.unit}", line.aim, ratio)
+    Console(width=min(Console().width, 100)).print(table)
 
 
 def _print_packing(figures: dict[str, Any]) -> None:

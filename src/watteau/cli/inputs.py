@@ -25,7 +25,7 @@ def fail(error: InputError) -> NoReturn:
     for fault in error.faults:
         typer.echo(fault_line(error.source, fault), err=True)
     count = len(error.faults)
-    typer.echo(f"{count} {'fault' if count == 1 else 'faults'} found; nothing of the file was used", err=True)
+    typer.echo(f"{count} {'fault' if count == 1 else 'faults'} found; nothing was changed", err=True)
     raise typer.Exit(EXIT_WRONG_INPUT)
 
 
