@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -14,11 +13,10 @@ from watteau.core import layout
 from watteau.core.layout import State
 from watteau.core.state import build_state, check_invariants
 from watteau.core.step import Events, step
-from watteau.domain.fleet import Engine, Fleet, Mode, Phase, Pool, Pue, Site
+from watteau.domain.fleet import Fleet, Pool, Pue
 from watteau.domain.jobs import Shape
 from watteau.domain.policy import Order, Policy, Scoring
-from watteau.domain.tenants import Tenant
-from watteau.domain.units import NEVER_S, PoolId, SiteId, TenantId
+from watteau.domain.units import NEVER_S, PoolId
 
 RULES = (Scoring.FRAGMENTATION_GRADIENT, Scoring.BALANCED_FRAGMENTATION)
 
@@ -107,21 +105,8 @@ def fleet(counts: Sequence[int]) -> Fleet:
         Pool(PoolId(f"p{i}"), model, gpus, cores, gib, False, 1, 1, 1, 8)
         for i, (model, gpus, cores, gib) in enumerate(KINDS)
     )
-    opens = tuple((pool.id, count) for pool, count in zip(pools, counts, strict=True) if count)
-    site = Site(
-        id=SiteId("s"),
-        name="s",
-        latitude=0.0,
-        longitude=0.0,
-        power_limit_kw=10_000,
-        pue=Pue.constant(1.0),
-        engine=Engine.SIMULATED,
-        mode=Mode.DRIVE,
-        pools=pools,
-        phases=(Phase("all", datetime(1970, 1, 1, tzinfo=UTC), opens),),
-        outages=(),
-    )
-    return Fleet("f", (site,), (), Tenant(TenantId("t"), "t", 1, None, ()))
+    counted = list(zip(pools, counts, strict=True))
+    return Fleet.of_one_site("s", counted, power_limit_kw=10_000, pue=Pue.constant(1.0))
 
 
 @dataclass

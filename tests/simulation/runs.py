@@ -5,11 +5,11 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from watteau.domain.fleet import Engine, Fleet, Mode, Outage, Phase, Pool, Pue, Site
+from watteau.domain.fleet import Fleet, Outage, Phase, Pool, Pue
 from watteau.domain.jobs import Shape, Workload
 from watteau.domain.policy import POLICIES
 from watteau.domain.tenants import Tenant
-from watteau.domain.units import GPU_MILLI, PoolId, SiteId, TenantId, from_epoch_s, to_epoch_s
+from watteau.domain.units import GPU_MILLI, PoolId, TenantId, from_epoch_s, to_epoch_s
 from watteau.simulation.replay import Replay, replay
 from watteau.simulation.results import Results, keep_books, outlook_of
 
@@ -26,22 +26,17 @@ def fleet_of(
 ) -> Fleet:
     """One site with one pool. `opens` gives nodes by second after the zero, `outages` are [start, end) of it."""
     pool = Pool(PoolId("p"), "H100", gpus, 112, 2048, False, 2_000, 7_000, 9_000, 4)
-    site = Site(
-        id=SiteId("s"),
-        name="S",
-        latitude=48.7,
-        longitude=2.2,
+    return Fleet.of_one_site(
+        "s",
+        [(pool, 0)],
         power_limit_kw=100_000,
         pue=Pue.constant(1.237),
-        engine=Engine.SIMULATED,
-        mode=Mode.DRIVE,
-        pools=(pool,),
         phases=tuple(
             Phase(f"from {at}", after(at), ((pool.id, count),)) for at, count in (opens or {0: nodes}).items()
         ),
         outages=tuple(Outage(after(start), after(end), (), "works") for start, end in outages),
+        tenants=Tenant(TenantId("root"), "root", 1, None, ()),
     )
-    return Fleet("F", (site,), (), Tenant(TenantId("root"), "root", 1, None, ()))
 
 
 def jobs_of(*jobs: tuple[int, int, int], estimate_s: tuple[int, ...] = (), limit_s: tuple[int, ...] = ()) -> Workload:

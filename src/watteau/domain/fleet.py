@@ -1,13 +1,13 @@
 """The fleet: sites, pools of one node shape, phases, outages and supply contracts."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from watteau.domain.tenants import Tenant
-from watteau.domain.units import ContractId, PoolId, SiteId, to_epoch_s
+from watteau.domain.units import ContractId, PoolId, SiteId, TenantId, from_epoch_s, to_epoch_s
 
 
 class Engine(StrEnum):
@@ -191,6 +191,38 @@ class Fleet:
     sites: tuple[Site, ...]
     contracts: tuple[Contract, ...]
     tenants: Tenant
+
+    @staticmethod
+    def of_one_site(
+        name: str,
+        pools: Sequence[tuple[Pool, int]],
+        *,
+        power_limit_kw: int,
+        pue: Pue,
+        engine: Engine = Engine.SIMULATED,
+        phases: tuple[Phase, ...] = (),
+        outages: tuple[Outage, ...] = (),
+        tenants: Tenant | None = None,
+    ) -> "Fleet":
+        """One driven site of that name, whose (pool, nodes) are always open; one tenant and no contract unless given.
+
+        `phases` open more nodes later; a pool of no nodes is open only through them.
+        """
+        always = tuple((pool.id, nodes) for pool, nodes in pools if nodes)
+        site = Site(
+            id=SiteId(name),
+            name=name,
+            latitude=0.0,
+            longitude=0.0,
+            power_limit_kw=power_limit_kw,
+            pue=pue,
+            engine=engine,
+            mode=Mode.DRIVE,
+            pools=tuple(pool for pool, _ in pools),
+            phases=((Phase("always", from_epoch_s(0), always), *phases) if always else phases),
+            outages=outages,
+        )
+        return Fleet(name, (site,), (), tenants or Tenant(TenantId("everyone"), "everyone", 1, None, ()))
 
     def pools(self) -> Iterator[tuple[Site, Pool]]:
         """Every pool with its site, in file order; the position is the pool's index in all arrays."""

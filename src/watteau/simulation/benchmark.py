@@ -24,11 +24,11 @@ from watteau.core import layout
 from watteau.core.bits import kernel, lowest_bit
 from watteau.core.state import build_state, capacity_changes
 from watteau.core.step import Events, step
-from watteau.domain.fleet import Engine, Fleet, Mode, Phase, Pool, Pue, Site
+from watteau.domain.fleet import Fleet, Pool, Pue
 from watteau.domain.jobs import Shape, Topology, Workload
 from watteau.domain.policy import POLICIES
 from watteau.domain.tenants import Tenant
-from watteau.domain.units import GPU_MILLI, NEVER_S, Int64Array, PoolId, SiteId, TenantId, from_epoch_s
+from watteau.domain.units import GPU_MILLI, NEVER_S, Int64Array, PoolId, TenantId
 from watteau.simulation.replay import compile_kernels, replay
 from watteau.workload.scale import compress_to_load
 
@@ -55,20 +55,7 @@ class Measured:
 def bench_fleet(tenants: Tenant | None = None) -> Fleet:
     """3,125 nodes of 8 GPUs in blocks of 32, at one site that is always open."""
     pool = Pool(PoolId("gpu"), "any", GPUS_PER_NODE, 96, 1024, False, 1_500, 5_000, 8_400, 32)
-    site = Site(
-        id=SiteId("bench"),
-        name="bench",
-        latitude=48.0,
-        longitude=2.0,
-        power_limit_kw=1_000_000,
-        pue=Pue.constant(1.2),
-        engine=Engine.SIMULATED,
-        mode=Mode.DRIVE,
-        pools=(pool,),
-        phases=(Phase("all", from_epoch_s(0), ((pool.id, NODES),)),),
-        outages=(),
-    )
-    return Fleet("bench", (site,), (), tenants or Tenant(TenantId("everyone"), "everyone", 1, None, ()))
+    return Fleet.of_one_site("bench", [(pool, NODES)], power_limit_kw=1_000_000, pue=Pue.constant(1.2), tenants=tenants)
 
 
 @kernel

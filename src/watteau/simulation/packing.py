@@ -11,7 +11,6 @@ promised a start; and as nothing is freed, the core never looks at a refused one
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,10 @@ from watteau.core.layout import State
 from watteau.core.state import build_state, check_invariants
 from watteau.core.step import Events, step, step_kernel
 from watteau.domain.errors import InvariantBroken
-from watteau.domain.fleet import Engine, Fleet, Mode, Phase, Pool, Pue, Site
+from watteau.domain.fleet import Fleet, Pool, Pue
 from watteau.domain.jobs import NO_LIMIT_S, Shape, Workload
 from watteau.domain.policy import Order, Policy, Scoring
-from watteau.domain.tenants import Tenant
-from watteau.domain.units import GPU_MILLI, NEVER_S, BoolArray, Int32Array, Int64Array, PoolId, SiteId, TenantId
+from watteau.domain.units import GPU_MILLI, NEVER_S, BoolArray, Int32Array, Int64Array, PoolId
 from watteau.workload.openb import OpenbNode
 
 #: The rules that are compared, with the names that are shown.
@@ -101,27 +99,9 @@ def openb_fleet(nodes: Sequence[OpenbNode]) -> Fleet:
         )
         for (model, gpus, cpu_milli, memory_mib), count in kinds.items()
     )
-    site = Site(
-        id=SiteId("openb"),
-        name="openb",
-        latitude=0.0,
-        longitude=0.0,
-        power_limit_kw=len(nodes),
-        pue=Pue.constant(1.0),
-        engine=Engine.SIMULATED,
-        mode=Mode.DRIVE,
-        pools=pools,
-        phases=(
-            Phase(
-                name="all",
-                opens=datetime(1970, 1, 1, tzinfo=UTC),
-                nodes=tuple((pool.id, count) for pool, count in zip(pools, kinds.values(), strict=True)),
-            ),
-        ),
-        outages=(),
+    return Fleet.of_one_site(
+        "openb", list(zip(pools, kinds.values(), strict=True)), power_limit_kw=len(nodes), pue=Pue.constant(1.0)
     )
-    everyone = Tenant(TenantId("everyone"), "everyone", 1, None, ())
-    return Fleet(name="openb", sites=(site,), contracts=(), tenants=everyone)
 
 
 def typical_mix(workload: Workload) -> list[tuple[float, Shape]]:

@@ -21,7 +21,7 @@ from watteau.core.state import (
 )
 from watteau.core.step import Events, step
 from watteau.domain.errors import InvariantBroken
-from watteau.domain.fleet import Engine, Fleet, Mode, Outage, Phase, Pool, Pue, Site
+from watteau.domain.fleet import Fleet, Outage, Pool, Pue
 from watteau.domain.jobs import NO_LIMIT_S, Shape, Workload
 from watteau.domain.policy import POLICIES, Policy
 from watteau.domain.tenants import Tenant
@@ -31,7 +31,6 @@ from watteau.domain.units import (
     Int32Array,
     Int64Array,
     PoolId,
-    SiteId,
     TenantId,
     from_epoch_s,
 )
@@ -204,20 +203,8 @@ def _load_jobs(
 def compile_kernels() -> None:
     """Compile (or load from the disk's cache) everything that a replay calls, so that timings are of the replay."""
     pool = Pool(PoolId("p"), "any", 1, 1, 1, False, 1, 1, 1, 1)
-    opens = from_epoch_s(0)
-    site = Site(
-        id=SiteId("s"),
-        name="s",
-        latitude=0.0,
-        longitude=0.0,
-        power_limit_kw=1,
-        pue=Pue.constant(1.0),
-        engine=Engine.SIMULATED,
-        mode=Mode.DRIVE,
-        pools=(pool,),
-        phases=(Phase("p", opens, ((pool.id, 1),)),),
-        outages=(Outage(from_epoch_s(2), from_epoch_s(3), (), "none"),),
-    )
+    outage = Outage(from_epoch_s(2), from_epoch_s(3), (), "none")
+    fleet = Fleet.of_one_site("s", [(pool, 1)], power_limit_kw=1, pue=Pue.constant(1.0), outages=(outage,))
     one = np.ones(1, dtype=np.int64)
     workload = Workload(
         source="none",
@@ -231,9 +218,8 @@ def compile_kernels() -> None:
         tenant=np.zeros(1, dtype=np.int32),
         priority_class=np.zeros(1, dtype=np.int16),
         shapes=(Shape(1, GPU_MILLI),),
-        tenants=("t",),
+        tenants=(fleet.tenants.id,),
     )
-    fleet = Fleet("none", (site,), (), Tenant(TenantId("t"), "t", 1, None, ()))
     replay(fleet, workload, POLICIES["hybrid"], zero_s=0)
 
 
