@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from watteau.kernel_cache import PARTS
+
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 
 CAPABILITIES = {"core", "workload", "energy", "ledger", "engines"}
@@ -193,6 +195,24 @@ def _circles(package: list[Module]) -> list[str]:
 
 def test_watteau_keeps_its_architecture() -> None:
     assert faults(SOURCE) == []
+
+
+def test_the_digest_of_the_kernels_covers_all_that_they_are_made_from() -> None:
+    """Otherwise a change of the source would go on running what was compiled before it."""
+    package = modules(SOURCE)
+    with_kernels = {
+        module.part for module in package if "watteau.core.bits.kernel" in {name for _, name in module.imports()}
+    }
+    assert with_kernels and with_kernels <= set(PARTS)
+    for part in PARTS:
+        named = {
+            name.split(".")[1]
+            for module in package
+            if module.part == part
+            for _, name in module.imports()
+            if name.startswith("watteau.") and name.split(".")[1] in MAY_IMPORT
+        }
+        assert named <= {*PARTS, "workload"}, "workload has no kernels: only benchmarks use it"
 
 
 def test_the_checker_sees_the_whole_package() -> None:
