@@ -1,0 +1,1 @@
+"""The HTTP side: the API now, the console later."""

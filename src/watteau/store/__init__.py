@@ -1,0 +1,1 @@
+"""The durable record of live work: tables, migrations, and the only module that speaks SQL."""
