@@ -32,7 +32,7 @@ MEANING: dict[int, str] = {
     422: "The request is invalid; `errors` names every field that is wrong.",
     429: "Too many failed tries; `Retry-After` says how long to wait.",
     500: "A fault of the server; its log has the request id.",
-    503: "The database or an engine does not answer now; nothing was kept. `Retry-After` says when to try again.",
+    503: "The database or an engine does not answer now. `Retry-After` says when to try again.",
 }
 
 
@@ -111,7 +111,7 @@ def refusal_of(fault: Exception) -> Refusal:
             return Refusal(
                 503,
                 "store_unavailable",
-                f"The database does not answer; nothing of the request was kept. {fault}".strip(),
+                f"The database cannot be used now: {cause(fault)}",
                 retry_after_s=_RETRY_STORE_S,
             )
         case EngineUnreachable():
@@ -122,6 +122,12 @@ def refusal_of(fault: Exception) -> Refusal:
             return Refusal(404, "not_found", str(fault))
         case _:
             return Refusal(500, "internal", "A fault of the server; its log has this request id.")
+
+
+def cause(fault: StoreUnavailable) -> str:
+    """What is wrong with the database, without its address, which is nobody's business outside."""
+    address, _, said = str(fault).partition(": ")
+    return said or address
 
 
 def install(app: FastAPI) -> None:

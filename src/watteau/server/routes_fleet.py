@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import AwareDatetime
 
 from watteau.domain.units import DAY_S, TenantId
-from watteau.server.problems import documented, invalid
+from watteau.server.problems import cause, documented, invalid
 from watteau.server.schemas import (
     OkView,
     ReadyView,
@@ -134,7 +134,7 @@ def is_ready(http: HttpRequest) -> Response:
     try:
         services.store.check()
     except StoreUnavailable as fault:
-        said = str(fault) or "unavailable"
+        said = cause(fault)
     status = services.live.status()
     view = ReadyView(
         ready=said == "ok" and status.compiled,

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Query
@@ -11,7 +11,6 @@ from fastapi.responses import Response, StreamingResponse
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from watteau.domain.decisions import SENTENCE
 from watteau.domain.people import Role
 from watteau.domain.records import Event, EventKind, JobRecord
 from watteau.domain.requests import AttemptState, JobId, JobState, Request
@@ -177,20 +176,21 @@ def _some(tenants: Sequence[TenantId]) -> str:
     return f"{shown}, ..." if len(tenants) > 10 else shown or "you have none"
 
 
-def _unknown_dependencies(access: Access, requests: Sequence[Request], pointers: Sequence[str]) -> Iterable[FieldError]:
+def _unknown_dependencies(access: Access, requests: Sequence[Request], pointers: Sequence[str]) -> Iterator[FieldError]:
     """A job may only wait for jobs that its owner may see: otherwise it would tell which ones there are."""
-    seen: dict[int, bool] = {}
+    named = {dependency.job_id for request in requests for dependency in request.dependencies}
+    if not named:
+        return
+    caller = access.caller
+    seen = {
+        live.job.job_id
+        for live in access.services.store.live_by_id([JobId(job_id) for job_id in named])
+        if caller.may_with_job("show_job", live.job.tenant, live.job.user)
+    }
     for request, place in zip(requests, pointers, strict=True):
         for position, dependency in enumerate(request.dependencies):
-            other = dependency.job_id
-            if other not in seen:
-                try:
-                    visible_job(access, str(other))
-                    seen[other] = True
-                except Refusal:
-                    seen[other] = False
-            if not seen[other]:
-                yield at(f"{place}/dependencies/{position}/job_id", f"there is no job {other}")
+            if dependency.job_id not in seen:
+                yield at(f"{place}/dependencies/{position}/job_id", f"there is no job {dependency.job_id}")
 
 
 # --- look -------------------------------------------------------------------------------------------------------------
@@ -272,11 +272,12 @@ def show_job(access: OnJob) -> JobDetail:
 def explain_job(access: OnJob) -> WhyView:
     """The dominant reason, in one sentence, with the figures behind it."""
     job = access.job
+    view = JobView.of(job)
     return WhyView(
-        job=JobView.of(job),
+        job=view,
         reason=job.reason.name,
         code=job.reason.value,
-        sentence=SENTENCE[job.reason],
+        sentence=view.reason_sentence,
         detail=job.detail,
         is_final=job.reason.is_final,
         evidence=None if job.state.is_end else access.services.live.why(job.job_id),

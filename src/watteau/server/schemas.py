@@ -216,7 +216,7 @@ def _job_fields(job: JobRecord) -> dict[str, Any]:
         "user": job.user,
         "state": job.state,
         "reason": job.reason.name,
-        "reason_sentence": SENTENCE[job.reason],
+        "reason_sentence": _reason_in_words(job),
         "detail": job.detail,
         "submitted_at": moment(job.submitted_ms),
         "started_at": moment_or_none(job.started_ms),
@@ -234,6 +234,12 @@ def _job_fields(job: JobRecord) -> dict[str, Any]:
         if job.array_id is None or job.array_index is None
         else ArrayPlace(id=job.array_id, index=job.array_index),
     }
+
+
+def _reason_in_words(job: JobRecord) -> str:
+    if job.reason is Reason.NONE and job.state is JobState.WAITING:
+        return "The job has not been looked at yet."
+    return SENTENCE[job.reason]
 
 
 class PageView(_View):
@@ -363,6 +369,8 @@ def sentence(kind: EventKind, attempt: int | None, data: Mapping[str, Any]) -> s
         case EventKind.CANCEL_REQUESTED:
             return f"Cancelling was asked for{word('user', ' by ')}."
         case EventKind.WAITING:
+            if data.get("reason") in (0, "NONE", None):
+                return "Waits to be looked at."
             return f"Waits: {reason_sentence(data.get('reason'))}{word('detail', ' (', ')')}"
         case EventKind.INTENDED:
             return f"Attempt {attempt} was decided{word('site', ' for site ')}."
