@@ -93,7 +93,7 @@ def guard(request: Request, token: Token) -> Access:
     if not caller.in_scope(operation):
         scope = RULES[operation].scope
         raise Refusal(403, "out_of_scope", f"This token may not be used for it: it lacks the scope `{scope}`.")
-    if RULES[operation].about is not About.USER and not caller.reaches_somewhere(operation):
+    if RULES[operation].about is About.PART and not caller.reaches_somewhere(operation):
         raise Refusal(403, "forbidden", f"None of your roles allows you to {RULES[operation].what}.")
     return Access(services, operation, caller)
 
