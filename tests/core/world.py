@@ -1,7 +1,7 @@
 """A fleet, its jobs and a clock from plain lists: drives the core one second at a time and recounts after each step."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from watteau.core.state import (
     build_state,
     capacity_changes,
     check_invariants,
+    grow_log,
     grow_queue,
     outage_windows,
 )
@@ -182,7 +183,7 @@ class World:
             if why == wheel.QUEUE_FULL:
                 self.state = grow_queue(self.state, 2 * len(self.state.queue))
             elif why == wheel.LOG_FULL:
-                self.state = grow_log(self.state)
+                self.state = grow_log(self.state, 2 * len(self.state.logged) + 64)
             elif why == wheel.PAUSED:
                 self._checked()
             elif stop_s < until_s:
@@ -243,13 +244,6 @@ def check_reasons(state: Any) -> None:
     chatty = (which == layout.RUNNING) & (reasons != Reason.NONE)
     for job in np.flatnonzero(silent | chatty):
         raise InvariantBroken(f"job {job} is in state {which[job]} with reason {reasons[job]}")
-
-
-def grow_log(state: Any) -> Any:
-    """The same state with twice the room for reasons."""
-    longer = layout.records(2 * len(state.logged) + 64, layout.LOGGED)
-    longer[: len(state.logged)] = state.logged
-    return replace(state, logged=longer)
 
 
 def build(

@@ -256,6 +256,13 @@ def _longer(old: Any, more: Any) -> Any:
     return result
 
 
+def grow_log(state: State, room: int) -> State:
+    """The same state with room for at least `room` changes of reasons."""
+    if room <= len(state.logged):
+        return state
+    return replace(state, logged=_longer(state.logged, records(room - len(state.logged), layout.LOGGED)))
+
+
 def add_past_use(
     state: State, tenant: Int32Array, gpu_milli: Int64Array, start_s: Int64Array, end_s: Int64Array
 ) -> None:

@@ -16,6 +16,7 @@ from watteau.core.state import (
     build_state,
     capacity_changes,
     cut_for_fleet,
+    grow_log,
     grow_queue,
     outage_windows,
 )
@@ -267,11 +268,8 @@ class _Driver:
             if why == QUEUE_FULL:
                 self.state = grow_queue(self.state, 2 * len(self.state.queue))
             elif why == LOG_FULL:
-                logged = np.zeros(
-                    2 * len(self.state.logged) + 8 * int(self.state.cycle[0].waiting), dtype=layout.LOGGED
-                ).view(np.recarray)
-                logged[: len(self.state.logged)] = self.state.logged
-                self.state = replace(self.state, logged=logged)
+                room = 2 * len(self.state.logged) + 8 * int(self.state.cycle[0].waiting)
+                self.state = grow_log(self.state, room)
             elif why in (STOPPED, IDLE):
                 return
 
