@@ -61,6 +61,10 @@ MEASURES_A_SPAN = {"time.perf_counter", "time.perf_counter_ns", "time.process_ti
 DRAWS_LOTS = ("numpy.random", "random")
 
 
+#: Programs of their own, which outlive the process that would pass them the time. They use the standard library only.
+STAND_ALONE = {"engines.supervisor"}
+
+
 @dataclass(frozen=True, slots=True)
 class Module:
     """One file of the package: its dotted name without `watteau.`, and what it says."""
@@ -145,7 +149,11 @@ def _module_faults(module: Module) -> Iterator[str]:
             yield f"{place}:{line}: core may not import {top}"
         if module.part == "domain" and top in DOES_IO:
             yield f"{place}:{line}: domain may not import {top}"
-    if module.name != "runtime.clock":
+    if module.name in STAND_ALONE:
+        for line, name in module.imports():
+            if name.split(".")[0] not in sys.stdlib_module_names:
+                yield f"{place}:{line}: a program of its own may not import {name.split('.')[0]}"
+    elif module.name != "runtime.clock":
         yield from _time_faults(module, place)
     if module.part == "core":
         for line, name in module.mentions():
@@ -275,6 +283,16 @@ def test_what_the_core_may_import_from_the_standard_library_exists() -> None:
             "watteau.energy.books:2: only simulation and benchmarks may use time.perf_counter",
         ),
         (
+            "engines/supervisor.py",
+            "import watteau.domain.requests",
+            "watteau.engines.supervisor:1: a program of its own may not import watteau",
+        ),
+        (
+            "engines/local.py",
+            "import time\ntime.time_ns()",
+            "watteau.engines.local:2: only runtime.clock may ask for time.time_ns",
+        ),
+        (
             "energy/books.py",
             "import numpy as np\nnp.datetime64('now')",
             "watteau.energy.books:2: only runtime.clock may ask for numpy.datetime64('now')",
@@ -294,6 +312,7 @@ def test_a_violation_is_named(tmp_path: Path, file: str, says: str, fault: str) 
         ("runtime/clock.py", "import time\nfrom datetime import UTC, datetime\ndatetime.now(UTC), time.monotonic()"),
         ("simulation/replay.py", "import time\nstarted = time.perf_counter()"),
         ("cli/bench.py", "from time import process_time\nprocess_time()"),
+        ("engines/supervisor.py", "import json, time\ntime.monotonic()"),
         ("store/tables.py", "import sqlalchemy"),
         ("energy/books.py", "from datetime import datetime\nfrom watteau import __version__\ndatetime(2026, 1, 1)"),
         ("planning/build_out.py", "from watteau.simulation import replay"),
