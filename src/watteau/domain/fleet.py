@@ -1,8 +1,8 @@
 """The fleet: sites, pools of one node shape, phases, outages and supply contracts."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -233,6 +233,14 @@ class Fleet:
     def gpus(self, at: datetime | None = None) -> int:
         """GPUs that are open at a time; of all phases when no time is given."""
         return sum(site.gpus(at) for site in self.sites)
+
+    def with_tenants(self, names: Iterable[str]) -> "Fleet":
+        """The fleet with every named tenant that its tree lacks, as children of the root with a share of 1."""
+        known = {tenant.id for _, tenant in self.tenants.walk()}
+        added = tuple(Tenant(TenantId(name), name, 1, None, ()) for name in dict.fromkeys(names) if name not in known)
+        if not added:
+            return self
+        return replace(self, tenants=replace(self.tenants, children=self.tenants.children + added))
 
     def opening_times_s(self) -> list[int]:
         """Epoch seconds at which a phase opens, sorted, each once."""

@@ -3,7 +3,7 @@
 It can be built at any time from what the store keeps; `digest` says the same of both when they agree.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -25,12 +25,22 @@ from watteau.core.state import (
 from watteau.core.step import Events, step
 from watteau.domain.decisions import Reason
 from watteau.domain.errors import InvariantBroken
-from watteau.domain.fleet import Fleet
+from watteau.domain.fleet import Fleet, Pool, Pue
 from watteau.domain.jobs import Shape
-from watteau.domain.policy import Policy
+from watteau.domain.policy import POLICIES, Policy
 from watteau.domain.records import Place
 from watteau.domain.requests import JobId
-from watteau.domain.units import HOUR_S, NEVER_S, Float64Array, Int32Array, Int64Array, SiteId, TenantId
+from watteau.domain.units import (
+    GPU_MILLI,
+    HOUR_S,
+    NEVER_S,
+    Float64Array,
+    Int32Array,
+    Int64Array,
+    PoolId,
+    SiteId,
+    TenantId,
+)
 
 _SPARE_ROWS = 4_096
 _LEAST_ROWS = 1_024
@@ -164,6 +174,11 @@ class LiveState:
         self._up_wanted = np.zeros(len(self._state.nodes), dtype=np.bool_)  # by phases and outages
         self._barred = np.zeros(len(self._state.nodes), dtype=np.bool_)  # by their engine
         self._gathered: dict[str, set[JobId]] = {name: set() for name in ("ended", "lost", "arrived", "withdrawn")}
+
+    @property
+    def tenants(self) -> Collection[TenantId]:
+        """All that jobs may belong to."""
+        return self._tenant_row.keys()
 
     # --- jobs --------------------------------------------------------------------------------------------------------
 
@@ -453,6 +468,18 @@ def digest_of(fleet: Fleet, asked: Iterable[Asked]) -> str:
         for name in above[job.tenant] if job.running else ():
             used[name] += job.shape.total_gpu_milli
     return _digest(lines, used)
+
+
+def compile_core() -> None:
+    """Compile (or load from the disk's cache) everything that live work calls, so that no cycle waits for it."""
+    pool = Pool(PoolId("p"), "any", 1, 1, 1, False, 1, 1, 1, 1)
+    fleet = Fleet.of_one_site("s", [(pool, 1)], power_limit_kw=1, pue=Pue.constant(1.0))
+    for running in (None, (SiteId("s"), (Place(pool.id, 0, (0,)),))):
+        live = LiveState(fleet, POLICIES["hybrid"], 0)
+        live.add(Asked(JobId(1), Shape(1, GPU_MILLI), fleet.tenants.id, 0, 1, 0, 0, running, 0))
+        if running is None:
+            live.arrive(JobId(1))
+        live.step(0)
 
 
 def _line(job_id: JobId, site: str, places: Sequence[Place]) -> str:
