@@ -281,10 +281,10 @@ class _Attempt:
         path: str = self.launch["workdir"]
         try:
             if not stat.S_ISDIR(os.stat(path).st_mode):
-                raise CannotRun(f"The working directory {path!r} is not a folder.")
+                raise CannotRun(f"The working directory {_quoted(path)} is not a folder.")
         except (OSError, ValueError) as refused:
             why = "does not exist" if isinstance(refused, FileNotFoundError) else f"cannot be used: {_says(refused)}"
-            raise CannotRun(f"The working directory {path!r} {why}.") from refused
+            raise CannotRun(f"The working directory {_quoted(path)} {why}.") from refused
         return path
 
     def _limit_memory(self) -> None:
@@ -549,7 +549,7 @@ def _execute(argv: list[str], environment: dict[str, str]) -> NoReturn:
             raise CannotRun(f"The command cannot be passed on: {refused}.", 126) from refused
     if kept is None:
         where = "" if "/" in name else " in PATH"
-        raise CannotRun(f"The command {name!r} was not found{where}.", 127)
+        raise CannotRun(f"The command {_quoted(name)} was not found{where}.", 127)
     raise CannotRun(_exec_cause(name, kept), 126)
 
 
@@ -567,28 +567,36 @@ def _exec_when_written(path: str, argv: list[str], environment: dict[str, str]) 
 
 def _exec_cause(path: str, refused: OSError) -> str:
     if refused.errno == errno.EACCES:
-        return f"{path!r} may not be executed: {'it is a folder' if os.path.isdir(path) else 'permission denied'}."
+        return (
+            f"{_quoted(path)} may not be executed: {'it is a folder' if os.path.isdir(path) else 'permission denied'}."
+        )
     if refused.errno == errno.ENOEXEC:
-        return f"{path!r} is neither a program for this machine nor a script that begins with #!."
+        return f"{_quoted(path)} is neither a program for this machine nor a script that begins with #!."
     if refused.errno == errno.ENOENT:
         first = b""
         with contextlib.suppress(OSError), open(path, "rb") as file:
             first = file.readline(256)
         interpreter = first.removeprefix(b"#!").rstrip(b"\n").decode(errors="replace").strip(" ")
         hint = " (the script has Windows line ends)" if interpreter.endswith("\r") else ""
-        return f"The interpreter {interpreter!r} that {path!r} names does not exist{hint}."
+        return f"The interpreter {_quoted(interpreter)} that {_quoted(path)} names does not exist{hint}."
     if refused.errno == errno.E2BIG:
         return "Its arguments and environment are larger than the kernel takes."
-    return f"{path!r} cannot be executed: {_says(refused)}."
+    return f"{_quoted(path)} cannot be executed: {_says(refused)}."
 
 
 def _output_cause(path: str, stream: str, refused: OSError | ValueError) -> str:
     parent = os.path.dirname(path)
     if isinstance(refused, FileNotFoundError):
-        return f"The folder {parent!r} for {stream} does not exist."
+        return f"The folder {_quoted(parent)} for {stream} does not exist."
     if isinstance(refused, OSError) and refused.errno == errno.ENXIO:
-        return f"{path!r} for {stream} is a pipe that nobody reads."
-    return f"{path!r} for {stream} cannot be written: {_says(refused)}."
+        return f"{_quoted(path)} for {stream} is a pipe that nobody reads."
+    return f"{_quoted(path)} for {stream} cannot be written: {_says(refused)}."
+
+
+def _quoted(text: str) -> str:
+    """A text of the job's in quotes, without control characters, its middle left out when it is long."""
+    quoted = repr(text)
+    return quoted if len(quoted) <= 300 else f"{quoted[:150]}...{quoted[-147:]}"
 
 
 def _says(refused: OSError | ValueError) -> str:
