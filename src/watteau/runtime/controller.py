@@ -41,7 +41,7 @@ from watteau.domain.units import NEVER_S, SiteId
 from watteau.engines.contract import Engine, Launch, LogPart, Observation, Seen, attempt_name
 from watteau.runtime.clock import Clock, monotonic_s
 from watteau.runtime.dependencies import Dependencies, Target
-from watteau.runtime.live_state import Asked, LiveState, Promise, Stepped, compile_core, digest_of
+from watteau.runtime.live_state import Asked, LiveState, PoolFigures, Promise, Stepped, compile_core, digest_of
 from watteau.runtime.sites import Refused, SiteDriver, Voice
 from watteau.store.store import JobFilter, Lease, LeaseLost, LiveJob, NotFound, Store, StoreUnavailable
 
@@ -103,10 +103,7 @@ class SiteFigures:
     site: SiteId
     silent_cause: str  # "": it answers
     since_ms: int
-    nodes_up: int
-    gpus_up: int
-    gpus_free: int
-    cpu_milli_free: int
+    pools: tuple[PoolFigures, ...]
     running: int
     it_power_w: int
 
@@ -227,19 +224,32 @@ class Controller:
         with self._live_lock:
             return self._live.promise(job_id) if self._live and self._live.knows(job_id) else None
 
+    def pools_for(self, job_id: JobId) -> list[PoolFigures]:
+        """The pools that a live job may use, as they are now."""
+        with self._live_lock:
+            if self._live is None or not self._live.knows(job_id):
+                return []
+            shape = self._live.shape(job_id)
+            return [
+                its
+                for its in self._live.pools()
+                if (not shape.sites or its.site in shape.sites)
+                and (not shape.gpu_models or its.pool.gpu_model in shape.gpu_models)
+            ]
+
     def sites(self) -> list[SiteFigures]:
         """Every driven site, as seen now; empty when another controller leads."""
         with self._live_lock:
             if self._live is None:
                 return []
-            free, power = self._live.free(), self._live.power_w()
+            pools, power = self._live.pools(), self._live.power_w()
             running = Counter(job.attempt.site for job in self._jobs.values() if job.attempt)
             return [
                 SiteFigures(
                     site_id,
                     driver.silent_cause,
                     self._silent_since_ms[site_id],
-                    *free[site_id],
+                    tuple(pool for pool in pools if pool.site == site_id),
                     running=running[site_id],
                     it_power_w=power[site_id],
                 )

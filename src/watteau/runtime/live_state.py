@@ -89,6 +89,20 @@ class Promise:
     ahead: int  # jobs in front of it in the queue
 
 
+@dataclass(frozen=True, slots=True)
+class PoolFigures:
+    """One pool as it is now; what is free is counted on nodes that are up."""
+
+    site: SiteId
+    pool: Pool
+    nodes_open: int
+    nodes_up: int
+    nodes_idle: int
+    gpu_milli_free: int
+    cpu_milli_free: int
+    memory_mib_free: int
+
+
 class _Gpus:
     """Which GPUs of the nodes are taken. The core counts whole GPUs; here each gets its number."""
 
@@ -402,16 +416,37 @@ class LiveState:
         ahead = int((queue["shape"][: at[0]] >= 0).sum()) if len(at) else 0
         return Promise(Reason(int(job.reason)), None if job.reserved_s >= NEVER_S else int(job.reserved_s), ahead)
 
-    def free(self) -> dict[SiteId, tuple[int, int, int, int]]:
-        """By site: (nodes up, GPUs up, GPUs free on them, CPU thousandths free on them)."""
-        result = {}
-        nodes, pools = self._state.nodes, self._state.pools
-        site_of = pools["site"][nodes["pool"]]
-        for row, site in enumerate(self.fleet.sites):
-            its = (site_of == row) & (nodes["up"] == 1)
-            up, gpus = int(its.sum()), int(nodes["gpus"][its].sum())
-            result[site.id] = (up, gpus, int(nodes["gpus_free"][its].sum()), int(nodes["cpu_free_milli"][its].sum()))
+    def pools(self) -> list[PoolFigures]:
+        """Every pool as it is now, in the order of the fleet."""
+        nodes, shared = self._state.nodes, self._state.shared_free
+        result = []
+        for row, (site, pool) in enumerate(self.fleet.pools()):
+            first, count = int(self._state.pools[row].first_node), int(self._state.pools[row].nodes)
+            its = slice(first, first + count)
+            up = nodes["up"][its] == 1
+            gpus_free = nodes["gpus_free"][its][up]
+            gpu_milli_free = GPU_MILLI * int(gpus_free.sum()) + int(np.maximum(shared[its][up], 0).sum())
+            whole = (gpus_free == pool.gpus_per_node) & (nodes["running"][its][up] < 0)
+            result.append(
+                PoolFigures(
+                    site=site.id,
+                    pool=pool,
+                    nodes_open=int(self._up_wanted[its].sum()),
+                    nodes_up=int(up.sum()),
+                    nodes_idle=int(whole.sum()),
+                    gpu_milli_free=gpu_milli_free,
+                    cpu_milli_free=int(nodes["cpu_free_milli"][its][up].sum()),
+                    memory_mib_free=int(nodes["memory_free_mib"][its][up].sum()),
+                )
+            )
         return result
+
+    def shape(self, job_id: JobId) -> Shape:
+        """What the core was told that a job asks for."""
+        asked = self._asked[self._row[job_id]]
+        if asked is None:
+            raise InvariantBroken(f"job {job_id} has ended")
+        return asked.shape
 
     def power_w(self) -> dict[SiteId, int]:
         """IT power of each site as the model has it."""
