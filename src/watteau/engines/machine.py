@@ -45,10 +45,7 @@ class Machine:
         return tuple(gpu.id for gpu in self.gpus)
 
     def pool(self, id: PoolId) -> Pool:
-        """The machine as a pool of one node, its powers guessed from its parts where it does not tell them.
-
-        Raises ValueError without a GPU, as long as a pool must have one.
-        """
+        """The machine as a pool of one node, its powers guessed from its parts where it does not tell them."""
         gpu_max_w = sum(gpu.power_limit_w or _GPU_MAX_W for gpu in self.gpus)
         idle_w = _IDLE_W + _GPU_IDLE_W * len(self.gpus)
         max_w = max(idle_w, _IDLE_W + _CORE_W * self.node.cpu_cores + gpu_max_w)
