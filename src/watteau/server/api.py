@@ -18,7 +18,7 @@ from watteau.domain.fleet import Fleet
 from watteau.domain.requests import Request
 from watteau.server import problems, routes_fleet, routes_jobs, routes_people
 from watteau.server.access import RULES, About, Tree
-from watteau.server.auth import Passwords, Throttle
+from watteau.server.auth import KnownTokens, Passwords, Throttle
 from watteau.server.edge import Edge, Log, Metrics, Stopwatch, json_log
 from watteau.server.live import Live
 from watteau.server.pulse import Pulse
@@ -62,6 +62,7 @@ def create_app(
         live=live,
         now_ms=now_ms,
         tree=Tree(fleet.tenants),
+        known_tokens=KnownTokens(store, now_ms),
         passwords=Passwords(),
         throttle=Throttle(now_ms),
         pulse=pulse,

@@ -90,6 +90,47 @@ def _has_a_way_in(store: Store, user: User, now_ms: int) -> bool:
     )
 
 
+class KnownTokens:
+    """Tokens that were looked up within the last second, so that a busy client does not ask the database each time.
+
+    What this process changes about tokens and accounts is seen at once (`forget`); what another one does, within that
+    second. Memory is bounded; a clock that steps back lets nothing live longer.
+    """
+
+    _KEEP_MS = 1_000
+    _MOST = 10_000
+
+    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._now_ms = now_ms
+        self._found: dict[str, tuple[int, Token, User]] = {}
+        self._forgotten = 0  # how often, so that a look-up that began before does not come back after
+
+    def recent(self, hashed: str) -> tuple[Token, User] | None:
+        """The token and its account if it was looked up just now; asks no database."""
+        now_ms = self._now_ms()
+        known = self._found.get(hashed)
+        if known is None or not 0 <= now_ms - known[0] < self._KEEP_MS:
+            return None
+        _, token, user = known
+        return None if token.expires_ms is not None and token.expires_ms <= now_ms else (token, user)
+
+    def look_up(self, hashed: str) -> tuple[Token, User] | None:
+        """The same from the database."""
+        forgotten, now_ms = self._forgotten, self._now_ms()
+        found = self._store.token(hashed, now_ms)
+        if found is not None and forgotten == self._forgotten:
+            if len(self._found) >= self._MOST:
+                self._found = {}
+            self._found[hashed] = (now_ms, *found)
+        return found
+
+    def forget(self) -> None:
+        """Something about tokens or accounts was changed."""
+        self._forgotten += 1
+        self._found = {}
+
+
 class Passwords:
     """argon2id with the library's parameters (RFC 9106, low memory: 64 MiB, three passes)."""
 

@@ -16,6 +16,7 @@ from watteau.domain.records import Event, EventKind, JobRecord
 from watteau.domain.requests import AttemptState, JobId, JobState, Request
 from watteau.domain.units import TenantId
 from watteau.engines.contract import EngineUnreachable, LogPart
+from watteau.server.auth import bearer
 from watteau.server.problems import Refusal, documented, invalid, not_found
 from watteau.server.schemas import (
     MOST_LOG_BYTES,
@@ -552,7 +553,7 @@ async def watch_events(
 
     def read(seq: int) -> tuple[list[Event], int]:
         # Asked anew each time: a token may be revoked, and a role taken away, while the stream is open.
-        caller = identify(services, http.headers.get("authorization"))
+        caller = identify(services, bearer(http.headers.get("authorization")))
         now = Access(services, access.operation, caller)
         newest = services.store.last_seq()  # before the events: all up to here are in what is read next
         if record is not None:

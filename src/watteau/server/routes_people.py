@@ -101,6 +101,7 @@ def logout(access: Anyone) -> OkView:
     """The token that this is asked with is no longer valid."""
     services, caller = access.services, access.caller
     services.store.revoke(caller.token_id, services.now_ms(), caller.user.name)
+    services.known_tokens.forget()
     return OkView(ok=True)
 
 
@@ -162,6 +163,7 @@ def revoke_token(
         raise not_found(f"token {token_id} of yours")
     if token.revoked_ms is None:
         services.store.revoke(token_id, services.now_ms(), user.name)
+        services.known_tokens.forget()
     return OkView(ok=True)
 
 
@@ -239,6 +241,7 @@ def change_user(access: OnUser, raw: RawJson) -> UserChangedView:
         user = services.store.change_user(
             name, services.now_ms(), by.name, password_hash=stored, disabled=body.disabled, grants=grants
         )
+        services.known_tokens.forget()
     secret = one_time_token(services.store, user, services.now_ms(), by.name) if body.one_time_token else None
     return UserChangedView(user=_user_view(user), one_time_token=secret)
 
