@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 
+import numpy as np
 import structlog
 
 from watteau.core.state import cut_for_fleet
@@ -10,19 +11,20 @@ from watteau.domain.fleet import Fleet
 from watteau.domain.jobs import Workload
 from watteau.domain.people import User
 from watteau.domain.requests import Priority, Request
-from watteau.domain.units import SiteId, TenantId
+from watteau.domain.units import HOUR_S, SiteId, TenantId
 from watteau.runtime.clock import Clock
 from watteau.store.store import Store, StoreUnavailable
 
 _EVERY_S = 1.0
 _MOST_AT_ONCE = 1_000
+_MORNING_S = 8 * HOUR_S
 
 
 class Feed:
     """Submits each job of a workload when its time has come, `speed` times as fast; runs and limits are as short.
 
-    A job is `sleep SECONDS`, which a simulated engine takes as its run time. Jobs of a start that lies in the past,
-    as after a pause, are left out: the feed goes on from now.
+    A job is `sleep SECONDS`, which a simulated engine takes as its run time. It begins on the workload's first morning,
+    where there is something to see. When it falls behind, as after a pause of the machine, it leaves jobs out.
     """
 
     def __init__(
@@ -56,8 +58,8 @@ class Feed:
         self._thread.join(timeout=10)
 
     def _run(self) -> None:
-        zero_ms = self._clock.now_ms()
-        fed = 0
+        zero_ms = self._clock.now_ms() - round(1000 * _MORNING_S / self._speed)
+        fed = int(np.searchsorted(self._workload.submit_s, _MORNING_S))
         while not self._stop.wait(_EVERY_S) and fed < len(self._workload):
             now_ms = self._clock.now_ms()
             until_s = (now_ms - zero_ms) / 1000 * self._speed
