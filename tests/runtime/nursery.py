@@ -1,7 +1,7 @@
 """Starts `watteau up` again and again without waiting for its imports: a process that has them forks each time.
 
-`python -m tests.runtime.nursery` reads lines of JSON, each the arguments of one `up`, and answers with the number of the
-new process. That is an ordinary process, which may be killed at any moment.
+`python -m tests.runtime.nursery` reads lines of JSON, each the arguments of one `up`, and answers with the number of
+the new process. That is an ordinary process, which may be killed at any moment.
 """
 
 import json

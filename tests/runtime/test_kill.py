@@ -128,7 +128,7 @@ class Proof:
         runs = Counter(line.split()[0] for line in (self.folder / "runs").read_text().splitlines())
         assert runs == Counter(load.acknowledged.keys())
         used_ms = 0
-        for key, job_id in load.acknowledged.items():
+        for job_id in load.acknowledged.values():
             job = jobs[JobId(job_id)]
             assert (job.state, job.exit_code, job.attempts) == (JobState.COMPLETED, 0, 1), self.store.story(job.job_id)
             kinds = Counter(event.kind for event in self.store.story(job.job_id))

@@ -76,11 +76,11 @@ class Dependencies:
 
     def ended(self, job_id: JobId, state: JobState) -> set[JobId]:
         """The job has ended; returns the jobs that may be concerned."""
+        for target in self._as_target(job_id):
+            target.state = state
         known = self._jobs.pop(job_id, None)
         if known is None:
             return set()
-        for target in self._as_target(job_id):
-            target.state = state
         concerned = self.dependents(job_id, known.array_id) | self._slot_free(known)
         for dependency in known.request.dependencies:
             its = self._dependents[dependency.job_id]  # type: ignore[index]
