@@ -159,7 +159,8 @@ class Controller:
         self._change_count = 0
         self._lease: Lease | None = None
         self._lease_until_s = 0.0  # by the monotonic clock
-        self._renewed_s = 0.0
+        self._closed = threading.Event()
+        self._heart = threading.Thread(target=self._renew, name="watteau-lease", daemon=True)
         self.drivers = {
             site.id: SiteDriver(site, engines[site.id], self._leads_still, self.wake)
             for site in fleet.sites
@@ -190,6 +191,7 @@ class Controller:
 
     def start(self) -> None:
         """Begin to lead, or to stand by."""
+        self._heart.start()
         self._thread.start()
 
     def close(self) -> None:
@@ -198,6 +200,7 @@ class Controller:
         self.wake()
         if self._thread.ident is not None:
             self._thread.join(timeout=30)
+        self._closed.set()
         for driver in self.drivers.values():
             driver.close()
 
@@ -292,20 +295,36 @@ class Controller:
                 self.figures.errors += 1
                 self._log.exception("cycle failed; building everything anew from the store")
                 self.detail = f"a cycle failed: {failed}"
+            held = self._lease
             self._let_go()
             if not self._stopping:
                 self._wait(pause_s, only_stop=True)
                 pause_s = min(2 * pause_s, _LAST_PAUSE_S)
-        if self._lease is not None:
-            try:
-                self._store.resign(self._lease)
-            except StoreUnavailable as gone:
-                self._log.warning("could not resign; the lease runs out by itself", cause=str(gone))
+            elif held is not None:
+                self._resign(held)
+
+    def _resign(self, lease: Lease) -> None:
+        try:
+            self._store.resign(lease)
+        except StoreUnavailable as gone:
+            self._log.warning("could not resign; the lease runs out by itself", cause=str(gone))
 
     def _hold(self, lease: Lease) -> None:
         self._lease = lease
-        self._renewed_s = monotonic_s()
-        self._lease_until_s = self._renewed_s + LEASE_MS / 1000
+        self._lease_until_s = monotonic_s() + LEASE_MS / 1000
+
+    def _renew(self) -> None:
+        """Keep leading while a long cycle, or a rebuild, is under way. Whether it still leads, `record` finds out."""
+        while not self._closed.wait(_RENEW_S):
+            held = self._lease
+            if held is None:
+                continue
+            try:
+                lease = self._store.lead(self._holder, self._clock.now_ms(), LEASE_MS)
+            except StoreUnavailable:
+                continue
+            if lease is not None and self._lease is held and lease.term == held.term:
+                self._hold(lease)
 
     def _leads_still(self) -> bool:
         # A margin for what a start takes; names make sure that a start that comes too late is harmless.
@@ -318,6 +337,7 @@ class Controller:
         return self._live
 
     def _let_go(self) -> None:
+        self._lease = None
         with self._live_lock:
             self._live = None
             self._jobs.clear()
@@ -358,12 +378,13 @@ class Controller:
             live.charge_past(past.tenants, past.tenant, past.gpu_milli, past.started_ms // 1000, past.ended_ms // 1000)
             self._live = live
             now = _Now(now_ms)
-            for row in live_jobs:
-                self._know(row)
+            asked = [self._asked(row.job, row.attempt) for row in live_jobs]
+            for row, its_asked in zip(live_jobs, asked, strict=True):
+                self._know(row, its_asked)
             for site in fleet.sites:
                 its = self.drivers.get(site.id)
                 live.bar(site.id, barred=its is None or bool(its.silent_cause))
-            self._check_digest(live_jobs)
+            self._check_digest(asked)
             now.touched.update(job.job_id for job in self._jobs.values() if job.attempt is None)
             for job in [job for job in self._jobs.values() if job.cancel]:
                 self._cancel(job, now, "cancelled on request")
@@ -379,9 +400,9 @@ class Controller:
             self._finish_cycle(now)
         self._log.info("rebuilt", jobs=len(live_jobs), seconds=round(monotonic_s() - began, 3))
 
-    def _check_digest(self, rows: Iterable[LiveJob]) -> None:
+    def _check_digest(self, asked: Iterable[Asked]) -> None:
         """Prove that the arrays hold exactly what the store says. Raises InvariantBroken."""
-        expected = digest_of(self._arrays.fleet, [self._asked(row.job, row.attempt) for row in rows])
+        expected = digest_of(self._arrays.fleet, asked)
         self.figures.digest = self._arrays.digest()
         if self.figures.digest != expected:
             raise InvariantBroken(
@@ -391,7 +412,7 @@ class Controller:
         self.figures.verified += 1
         self._verified_s = monotonic_s()
 
-    def _know(self, row: LiveJob) -> _Job:
+    def _know(self, row: LiveJob, asked: Asked) -> _Job:
         record = row.job
         job = _Job(
             job_id=record.job_id,
@@ -421,7 +442,7 @@ class Controller:
             self._dependencies.begun(job.job_id, job.attempt.intended_ms // 1000)
         if job.request.deadline_s is not None:
             heapq.heappush(self._timers, (job.request.deadline_s, job.job_id))
-        self._arrays.add(self._asked(record, row.attempt))
+        self._arrays.add(asked)
         return job
 
     def _asked(self, record: JobRecord, attempt: AttemptRecord | None) -> Asked:
@@ -467,11 +488,6 @@ class Controller:
     def _cycle(self) -> float:
         """One cycle; returns how long to wait for the next one when nobody calls."""
         began = monotonic_s()
-        if monotonic_s() - self._renewed_s > _RENEW_S:
-            lease = self._store.lead(self._holder, self._clock.now_ms(), LEASE_MS)
-            if lease is None or self._lease is None or lease.term != self._lease.term:
-                raise LeaseLost("another controller leads")
-            self._hold(lease)
         now = _Now(self._clock.now_ms())
         with self._live_lock:
             self._hear_people(now)
@@ -528,7 +544,7 @@ class Controller:
             raise InvariantBroken(
                 f"job {row.job.job_id} belongs to tenant {row.job.tenant}, whom the fleet does not have"
             )
-        job = self._know(row)
+        job = self._know(row, self._asked(row.job, row.attempt))
         if job.cancel:
             self._cancel(job, now, "cancelled on request")
         elif row.attempt is None:
@@ -795,7 +811,7 @@ class Controller:
         seq, rows = self._store.live_jobs()
         jobs = list(rows)
         if self._store.last_seq() == self._cursor == seq:  # else something came in meanwhile: another time
-            self._check_digest(jobs)
+            self._check_digest([self._asked(row.job, row.attempt) for row in jobs])
 
 
 _STATE_OF = {

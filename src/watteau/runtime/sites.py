@@ -130,6 +130,11 @@ class SiteDriver:
                 command = self._commands[0] if self._commands else None
                 term = self._term
             try:
+                if command and command[0] == "start" and not self._may_act():
+                    retry_s = (
+                        _FIRST_RETRY_S  # perhaps it leads again in a moment; if not, `reset` takes the command away
+                    )
+                    continue
                 news: list[News] = list(self._do(command)) if command else []
                 if idle:
                     self.engine.capacity()
@@ -160,11 +165,10 @@ class SiteDriver:
     def _do(self, command: _Command) -> Sequence[News]:
         match command:
             case ("start", Launch() as launch):
-                if self._may_act():
-                    try:
-                        self.engine.start(launch)
-                    except LaunchRefused as refused:
-                        return [Refused(launch.name, str(refused))]
+                try:
+                    self.engine.start(launch)
+                except LaunchRefused as refused:
+                    return [Refused(launch.name, str(refused))]
             case ("stop", (str() as name, Outcome() as why)):
                 self.engine.stop(name, why)
             case ("adopt", names):
