@@ -1,8 +1,9 @@
 """The cycle with a real store and real engines: what people ask happens, once, in order, and with reasons."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from watteau.domain.fleet import Engine as EngineKind
 from watteau.domain.fleet import Fleet, Pool, Pue
 from watteau.domain.people import Grant, Role
 from watteau.domain.policy import named_policy
-from watteau.domain.records import EventKind, JobRecord
+from watteau.domain.records import Change, Event, EventKind, JobRecord
 from watteau.domain.requests import After, ArraySpec, Dependency, JobId, JobState, Request
 from watteau.domain.units import PoolId, SiteId, TenantId
 from watteau.engines.contract import Engine, NodeCapacity
@@ -23,7 +24,7 @@ from watteau.runtime.clock import Clock
 from watteau.runtime.controller import Controller
 from watteau.runtime.live_state import compile_core
 from watteau.runtime.sites import simulated_node
-from watteau.store.store import Store
+from watteau.store.store import Lease, Store, StoreUnavailable
 
 HERE, FAR = SiteId("here"), SiteId("far")
 CORES = 4
@@ -42,10 +43,10 @@ def fleet() -> Fleet:
 class Cloud:
     """A controller that can be ended and started again on the same store and spool."""
 
-    def __init__(self, folder: Path, url: str = "") -> None:
+    def __init__(self, folder: Path, url: str = "", store: type[Store] = Store) -> None:
         self.folder = folder
         self.clock = Clock()
-        self.store = Store(url or f"sqlite:///{folder}/watteau.db")
+        self.store = store(url or f"sqlite:///{folder}/watteau.db")
         self.user = self.store.add_user(
             "alice", None, [Grant(Role.MEMBER, TenantId("alice"))], self.clock.now_ms(), by="test"
         )
@@ -230,3 +231,49 @@ def test_a_silent_site_keeps_its_attempts_and_starts_nothing(cloud: Cloud) -> No
     assert cloud.ended(waiting).state is JobState.COMPLETED
     assert "answered" in cloud.kinds(running)
     assert cloud.kinds(running).count("intended") == 1
+
+
+class Shaky(Store):
+    """A store that fails now and then, before it has written or, worse, after."""
+
+    chance = 0.0
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.random = Random(7)
+        self.failed = 0
+
+    def _maybe(self, when: str) -> None:
+        if self.random.random() < self.chance:
+            self.failed += 1
+            raise StoreUnavailable(f"made to fail {when} the write")
+
+    def record(self, lease: Lease, changes: Sequence[Change], now_ms: int) -> int:
+        self._maybe("before")
+        seq = super().record(lease, changes, now_ms)
+        self._maybe("after")
+        return seq
+
+    def events(self, after_seq: int, limit: int, tenants: frozenset[TenantId] | None = None) -> list[Event]:
+        self._maybe("before")
+        return super().events(after_seq, limit, tenants)
+
+
+def test_a_store_that_fails_before_and_after_writes_costs_no_job_and_runs_none_twice(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path, store=Shaky)
+    assert isinstance(cloud.store, Shaky)
+    cloud.up()
+    cloud.store.chance = 0.2
+    runs = tmp_path / "runs"
+    jobs = [
+        job
+        for _ in range(30)
+        for job in cloud.submit(shell(f"echo $WATTEAU_JOB_ID >> {runs}", cpu_milli=500), far(0.2, 2))
+    ]
+    records = [cloud.ended(job, 120) for job in jobs]
+    assert cloud.store.failed > 5
+    cloud.store.chance = 0.0
+    cloud.down()
+    assert {record.state for record in records} == {JobState.COMPLETED}
+    assert sorted(map(int, runs.read_text().split())) == jobs[::2]
+    assert all(cloud.kinds(job).count("intended") == 1 for job in jobs)
