@@ -15,7 +15,6 @@ from typing import Annotated
 import platformdirs
 import structlog
 import typer
-import uvicorn
 from rich.console import Console
 
 from watteau import __version__
@@ -39,6 +38,7 @@ from watteau.runtime.sites import simulated_node
 from watteau.server.api import create_app
 from watteau.server.auth import first_start
 from watteau.server.live import WithController
+from watteau.server.serve import Server
 from watteau.store.store import Conflict, Store, StoreUnavailable
 from watteau.workload.generate import generate
 
@@ -119,9 +119,7 @@ def up(
         stopwatch_s=monotonic_s,
         report=report.absolute() if demo else None,
     )
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=5)
-    )
+    server = Server(app, host, port)
     _greet(console, address, host, folder, parts, token)
     controller.start()
     feed = None
@@ -301,7 +299,7 @@ while [ $i -le 3 ]; do echo "step $i of 3"; sleep 1; i=$((i + 1)); done
 """
 
 
-def _demonstrate(console: Console, parts: _Parts, address: str, report: Path, server: uvicorn.Server | None) -> None:
+def _demonstrate(console: Console, parts: _Parts, address: str, report: Path, server: Server | None) -> None:
     """Run one real job here and tell what to look at."""
     console.print("Compiling the core if this is its first start (about a minute); submissions are kept meanwhile.")
     request = Request(name="hello", script=_DEMO_SCRIPT, sites=(MACHINE,), time_limit_s=60)
