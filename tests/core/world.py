@@ -290,8 +290,7 @@ def build(
     its["priority_class"] = [ask.priority for ask in jobs]
     state.workers["job"] = np.repeat(np.arange(len(jobs)), workers)
     served = np.array([ask.served_s for ask in jobs], dtype=np.int64)
-    most = sum(ours.nodes(its_pool.id) * its_pool.gpus_per_node * 1000 for ours, its_pool in fleet.pools())
-    clock = wheel.new_clock(served, its["submit_s"].copy(), open_at_s, min(len(jobs), most) + 1)
+    clock = wheel.new_clock(served, its["submit_s"].copy(), open_at_s, len(jobs) + 1)
     changes = capacity_changes(fleet, state)
     world = World(fleet, jobs, state, clock, [change for change in changes if change.at_s > open_at_s], watch)
     announce_outages(state, outage_windows(fleet), open_at_s)

@@ -87,8 +87,8 @@ class Pool:
     def __post_init__(self) -> None:
         if not 0 < self.node_idle_w <= self.node_typical_w <= self.node_max_w:
             raise ValueError(f"pool {self.id}: powers must satisfy 0 < idle <= typical <= max")
-        if min(self.gpus_per_node, self.cpu_cores, self.memory_gib, self.nodes_per_block) < 1:
-            raise ValueError(f"pool {self.id}: GPUs, cores, memory and nodes per block must be at least 1")
+        if self.gpus_per_node < 0 or min(self.cpu_cores, self.memory_gib, self.nodes_per_block) < 1:
+            raise ValueError(f"pool {self.id}: cores, memory and nodes per block must be at least 1, GPUs not negative")
 
 
 @dataclass(frozen=True, slots=True)
