@@ -29,6 +29,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "kernel_cache": set(),  # must run before numba is imported, so nothing of ours comes before it
 }
 
+#: The words of the API, which both ends of the wire speak: the client and the command line may import these of the
+#: server, and so they may import the nouns only.
+WORDS = "server.schemas"
+SPEAK_THE_WORDS = {"client", "cli"}
+
 #: All that the core may import from outside: nothing in it reads, writes, waits or draws lots.
 CORE_MAY_IMPORT = {
     *("numpy", "numba", "llvmlite"),
@@ -137,8 +142,12 @@ def _module_faults(module: Module) -> Iterator[str]:
         top, _, rest = name.partition(".")
         if top == "watteau":
             wanted = rest.split(".")[0]
+            if module.part in SPEAK_THE_WORDS and f"{rest}.".startswith(f"{WORDS}."):
+                continue
             if wanted in MAY_IMPORT and wanted != module.part and wanted not in MAY_IMPORT.get(module.part, set()):
                 yield f"{place}:{line}: {module.part or 'watteau'} may not import {wanted}"
+            elif module.name == WORDS and wanted != "domain":
+                yield f"{place}:{line}: {WORDS} may not import {wanted}"
         elif module.part not in OWNER.get(top, {module.part}):
             yield f"{place}:{line}: only {', '.join(sorted(OWNER[top]))} may import {top}"
         if module.part == "core" and top != "watteau" and top not in CORE_MAY_IMPORT:
@@ -237,6 +246,18 @@ def test_what_the_core_may_import_from_the_standard_library_exists() -> None:
         ("engines/slurm.py", "import watteau.store", "watteau.engines.slurm:1: engines may not import store"),
         ("planning/p.py", "import watteau.server", "watteau.planning.p:1: planning may not import server"),
         ("server/api.py", "import watteau.cli", "watteau.server.api:1: server may not import cli"),
+        ("cli/ps.py", "from watteau.server import api", "watteau.cli.ps:1: cli may not import server"),
+        ("client.py", "import watteau.server.schemas_x", "watteau.client:1: client may not import server"),
+        (
+            "server/schemas.py",
+            "from watteau.store.store import Store",
+            "watteau.server.schemas:1: server.schemas may not import store",
+        ),
+        (
+            "server/schemas.py",
+            "from watteau.server import api",
+            "watteau.server.schemas:1: server.schemas may not import server",
+        ),
         ("cli/main.py", "import watteau.app", "watteau.cli.main:1: cli may not import app"),
         ("__init__.py", "import watteau.core", "watteau:1: watteau may not import core"),
         ("utils/x.py", "", "watteau.utils.x: utils is not a part of the layout"),
@@ -298,6 +319,8 @@ def test_a_violation_is_named(tmp_path: Path, file: str, says: str, fault: str) 
         ("energy/books.py", "from datetime import datetime\nfrom watteau import __version__\ndatetime(2026, 1, 1)"),
         ("planning/build_out.py", "from watteau.simulation import replay"),
         ("app.py", "import uvicorn, watteau.cli.main, watteau.server"),
+        ("client.py", "from watteau.server.schemas import JobView"),
+        ("cli/ps.py", "from watteau.server import schemas"),
     ],
 )
 def test_what_is_allowed_is_not_named(tmp_path: Path, file: str, says: str) -> None:

@@ -1,0 +1,104 @@
+"""What the store is asked with, and what it answers that is not a noun of the domain."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from watteau.domain.records import AttemptRecord, JobRecord
+from watteau.domain.requests import JobId, JobState
+from watteau.domain.units import Int64Array, TenantId
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Leadership until `expires_ms`, by our clock. `term` rises with every change of leader."""
+
+    holder: str
+    term: int
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A client's name for one request: the same key with the same digest is answered as the first time."""
+
+    user_id: int
+    key: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs: all conditions hold at once; empty ones do not restrict."""
+
+    tenants: frozenset[TenantId] | None = None  # None: all; an empty set: none
+    states: frozenset[JobState] = frozenset()
+    user: str = ""
+    name_contains: str = ""  # capital or small letters alike
+    array_id: JobId | None = None
+    site: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some jobs, newest first, and where the next page begins (None: this was the last)."""
+
+    jobs: tuple[JobRecord, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveJob:
+    """A job that has not ended, as the controller needs it at start."""
+
+    job: JobRecord
+    attempt: AttemptRecord | None  # the one that is intended, running or unknown
+
+
+@dataclass(frozen=True, slots=True)
+class PastUse:
+    """Ended attempts as columns, for the tenants' decayed use."""
+
+    tenants: tuple[TenantId, ...]
+    tenant: Int64Array  # [attempt], index into tenants
+    gpu_milli: Int64Array  # [attempt]
+    started_ms: Int64Array  # [attempt]
+    ended_ms: Int64Array  # [attempt]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """What one tenant, user or site used in a span: whole attempts, cut to the span."""
+
+    key: str
+    jobs: int
+    attempts: int
+    gpu_milli_ms: int
+    cpu_milli_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An API token without its secret."""
+
+    token_id: int
+    user_id: int
+    label: str
+    scopes: tuple[str, ...]
+    one_time: bool
+    created_ms: int
+    expires_ms: int | None
+    last_used_ms: int | None
+    revoked_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLine:
+    """One line of the append-only audit log."""
+
+    seq: int
+    at_ms: int
+    user: str
+    action: str
+    target: str
+    data: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,110 @@
+"""A real PostgreSQL for the tests: a private cluster in a temporary folder, started once and stopped at the end."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import psycopg
+
+
+@dataclass(slots=True)
+class Cluster:
+    """A running server. `fresh_url` gives a database that nobody else uses."""
+
+    programs: Path
+    folder: Path
+    port: int
+    user: str | None  # who runs it, when that is not us: the server refuses to run as root
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    def fresh_url(self) -> str:
+        """SQLAlchemy's URL of a new, empty database."""
+        name = f"test_{os.getpid()}_{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name}")
+        return f"postgresql+psycopg://watteau@127.0.0.1:{self.port}/{name}"
+
+    def execute(self, statement: str) -> None:
+        """Run one statement as the superuser, outside of any test's database."""
+        address = f"host=127.0.0.1 port={self.port} user=watteau dbname=postgres"
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def start(self) -> None:
+        """Start the server and wait until it answers. fsync stays on: durability is what is tested."""
+        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c max_connections=100"
+        self._run("pg_ctl", "-D", self._data, "-l", str(self.folder / "log"), "-w", "-o", options, "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server; `immediate` is a crash."""
+        self._run("pg_ctl", "-D", self._data, "-m", mode, "-w", "stop")
+
+    def create(self) -> None:
+        """Make the files of the cluster."""
+        self._run("initdb", "-D", self._data, "-U", "watteau", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
+
+    @property
+    def _data(self) -> str:
+        return str(self.folder / "data")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        group = None if self.user is None else pwd.getpwnam(self.user).pw_gid
+        # To a file and not a pipe: the server inherits it, and a pipe would be open for as long as it runs.
+        log = self.folder / "programs.log"
+        with log.open("ab") as out:
+            done = subprocess.run(
+                [str(self.programs / program), *arguments],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                user=self.user,
+                group=group,
+                extra_groups=None if self.user is None else (),
+                timeout=120,
+                check=False,
+            )
+        if done.returncode:
+            server = self.folder / "log"
+            said = log.read_text("utf-8", "replace") + (server.read_text("utf-8", "replace") if server.exists() else "")
+            raise RuntimeError(f"{program} failed ({done.returncode}):\n{said[-4_000:]}")
+
+
+def find_programs() -> Path | None:
+    """The folder of initdb and pg_ctl; None: there is no PostgreSQL. Debian keeps them out of PATH."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("[0-9]*/bin"), key=lambda folder: int(folder.parent.name))
+    if found := shutil.which("initdb"):
+        folders.append(Path(found).resolve().parent)
+    usable = [folder for folder in folders if (folder / "initdb").exists() and (folder / "pg_ctl").exists()]
+    return usable[-1] if usable else None
+
+
+@contextmanager
+def running_cluster(programs: Path) -> Iterator[Cluster]:
+    """A server with files of its own until the end of the block."""
+    # Not pytest's tmp_path: its parents are closed to the user that the server needs when we are root.
+    folder = Path(tempfile.mkdtemp(prefix="watteau-pg-"))
+    user = None
+    if os.geteuid() == 0:
+        user = "nobody"
+        shutil.chown(folder, user)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    cluster = Cluster(programs, folder, port, user)
+    try:
+        cluster.create()
+        cluster.start()
+        try:
+            yield cluster
+        finally:
+            cluster.stop("immediate")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
