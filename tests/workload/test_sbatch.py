@@ -289,7 +289,11 @@ def test_what_is_not_a_script_is_refused(text: str, fault: str) -> None:
 
 def test_all_faults_are_named_at_once_in_the_order_of_their_lines() -> None:
     text = script(
-        "#SBATCH --mem=4X", "#SBATCH -t soon --array=5-1", "#SBATCH --gres=gpu:a:b:c", "#SBATCH --comment='open", "#SBATCH -N"
+        "#SBATCH --mem=4X",
+        "#SBATCH -t soon --array=5-1",
+        "#SBATCH --gres=gpu:a:b:c",
+        "#SBATCH --comment='open",
+        "#SBATCH -N",
     )
     assert [fault.split(";")[0] for fault in faults(text, "--begin=never")] == [
         "file, --begin: 'never'",

@@ -135,11 +135,9 @@ def list_tokens(as_json: AsJson = False) -> None:
             str(each.id),
             each.label,
             ",".join(each.scopes),
-            local(each.created_at, seconds=False),
-            f"revoked {local(each.revoked_at, seconds=False)}"
-            if each.revoked_at
-            else local(each.expires_at, seconds=False) or "never",
-            local(each.last_used_at, seconds=False) or "never",
+            local(each.created_at, "minutes"),
+            "revoked" if each.revoked_at else local(each.expires_at, "minutes") or "never",
+            local(each.last_used_at, "minutes") or "never",
         ]
         for each in found
     ]

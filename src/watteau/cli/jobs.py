@@ -141,7 +141,7 @@ def _watch(found: Callable[[], list[JobView]], limit: int, with_owner: bool, as_
                 cleaned = [[clean(cell) for cell in row] for row in rows[:fitting]]
                 hidden = f", {len(rows) - fitting} more" if len(rows) > fitting else ""
                 above = Text(f"{local(at)}  {counted(len(rows), 'line')}{hidden}", style="dim")
-                live.update(Group(above, table_of(headings, cleaned, right, long)), refresh=True)
+                live.update(Group(above, table_of(headings, cleaned, right, long, console.width)), refresh=True)
                 time.sleep(_WATCH_S)
     before: list[JobView] | None = None
     while True:
@@ -238,7 +238,7 @@ def show(job: Job, as_json: AsJson = False) -> None:
                     str(each.number),
                     each.site,
                     each.outcome.value if each.outcome else each.state.value,
-                    local(each.started_at, seconds=False),
+                    local(each.started_at, "minutes"),
                     span((each.ended_at or now()) - each.started_at) if each.started_at else "",
                     each.cause or _ended_by(each.exit_code, each.signal),
                 ]
@@ -262,11 +262,12 @@ def _fields(job: JobDetail, at: datetime) -> Iterator[tuple[str, str]]:
     yield "ended", local(job.ended_at)
     yield "ran for" if job.ended_at else "running for", _for(job, at) if job.started_at else ""
     yield "site", job.site or ""
-    gpu = f"{number(asked.gpu_milli / 1_000)} GPUs, " if asked.gpu_milli else ""
+    gpus = asked.gpu_milli / 1_000
+    gpu = f"{number(gpus)} GPU{'' if gpus == 1 else 's'}, " if gpus else ""
     memory = f", {asked.memory_mib:,} MiB" if asked.memory_mib else ""
     yield (
         "asked for",
-        f"{counted(job.workers, 'worker')} with {gpu}{number(asked.cpu_milli / 1_000)} cores{memory} each",
+        f"{counted(job.workers, 'worker')} with {gpu}{_cores(asked.cpu_milli)}{memory} each",
     )
     yield "GPU models", ", ".join(asked.gpu_models)
     yield "sites", ", ".join(asked.sites)
@@ -279,6 +280,10 @@ def _fields(job: JobDetail, at: datetime) -> Iterator[tuple[str, str]]:
     yield "folder", asked.workdir
     yield "output", asked.stdout
     yield "error output", asked.stderr
+
+
+def _cores(cpu_milli: int) -> str:
+    return "1 core" if cpu_milli == 1_000 else f"{number(cpu_milli / 1_000)} cores"
 
 
 def _ended_by(exit_code: int | None, signal: int | None) -> str:
@@ -411,6 +416,7 @@ _STATES_FOR = {
 def _change(jobs: list[str] | None, every: bool, yes: bool, as_json: bool, verb: str, done: str) -> None:
     if every == bool(jobs):
         fail("name jobs, or give --all" if not jobs else "name jobs or give --all, not both")
+    failed: list[Exit] = []
     with connected() as client:
         if every:
             own = list(client.jobs(state=_STATES_FOR[verb], user=client.me().user.name))
@@ -418,25 +424,29 @@ def _change(jobs: list[str] | None, every: bool, yes: bool, as_json: bool, verb:
             if wanted:
                 confirm(f"{verb} all your {counted(len(own), 'job')}?", yes)
         else:
-            wanted = targets(client, jobs or [], whole_arrays=True)
+            wanted = []
+            for word in jobs or []:
+                try:
+                    wanted += targets(client, [word], whole_arrays=True)
+                except WatteauError as error:
+                    failed.append(_refused(word, error))
             arrays = [target for target in wanted if target.is_array]
             if len(arrays) > 1:
                 confirm(f"{verb} {len(arrays)} whole arrays ({', '.join(each.text for each in arrays)})?", yes)
-        changed, failed = _asked(client, wanted, verb, done, as_json)
+        changed = _asked(client, wanted, verb, done, as_json, failed)
     if as_json:
         print_json(changed)
-    elif not wanted:
+    elif every and not wanted:
         typer.echo("no job to change")
     if failed:
         raise typer.Exit(max(failed))
 
 
 def _asked(
-    client: Client, wanted: Sequence["Target"], verb: str, done: str, as_json: bool
-) -> tuple[list[JobView], list[Exit]]:
+    client: Client, wanted: Sequence["Target"], verb: str, done: str, as_json: bool, failed: list[Exit]
+) -> list[JobView]:
     """Every target in turn: one that is refused does not keep the others from being asked for."""
     changed: list[JobView] = []
-    failed: list[Exit] = []
     for target in wanted:
         try:
             if target.is_array:
@@ -447,9 +457,13 @@ def _asked(
                 changed += getattr(client, verb)(label)
                 _said(as_json, f"{done} {label}")
         except WatteauError as error:
-            typer.echo(f"watteau: {target.text}: {told(error)}", err=True)
-            failed.append(exit_of(error))
-    return changed, failed
+            failed.append(_refused(target.text, error))
+    return changed
+
+
+def _refused(word: str, error: WatteauError) -> Exit:
+    typer.echo(f"watteau: {word}: {told(error)}", err=True)
+    return exit_of(error)
 
 
 def _said(as_json: bool, text: str) -> None:

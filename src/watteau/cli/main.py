@@ -24,7 +24,7 @@ PARTS: dict[str, Part] = {
     "release": Part("watteau.cli.jobs", "release", "Let held jobs wait for their start again.", _JOBS),
     "why": Part("watteau.cli.why", "why", "Why does a job wait? The reason, its evidence, what would help.", _JOBS),
     "story": Part("watteau.cli.why", "story", "Everything that happened to a job, in order, with times.", _JOBS),
-    "up": Part("watteau.cli.up", "up", "Run Watteau on this machine: API and controller in one process.", _FLEET),
+    "up": Part("watteau.up", "up", "Run Watteau on this machine: API and controller in one process.", _FLEET),
     "sites": Part("watteau.cli.sites", "sites", "The sites as they are now: what is free, what runs.", _FLEET),
     "usage": Part("watteau.cli.sites", "usage", "GPU-hours and core-hours, by tenant, user or site.", _FLEET),
     "login": Part("watteau.cli.account", "login", "Log in to a server, with a one-time token or a password.", _ACCOUNT),

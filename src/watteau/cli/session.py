@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
@@ -25,6 +25,8 @@ from watteau.runtime.clock import Clock
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
+_GAP = 2
+_NARROWEST = 6
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -121,24 +123,29 @@ def print_table(
         return
     from rich.console import Console
 
-    Console(highlight=False).print(table_of(headings, cleaned, right, long))
+    console = Console(highlight=False)
+    console.print(table_of(headings, cleaned, right, long, console.width))
 
 
-def table_of(headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int], long: Sequence[int]) -> Any:
-    """A rich table; the cells must be clean."""
+def table_of(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int], long: Sequence[int], width: int
+) -> Any:
+    """A rich table of at most that width; the cells must be clean. The widest of the `long` columns gives way."""
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
-    for position, heading in enumerate(headings):
-        table.add_column(
-            heading,
-            justify="right" if position in right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            # Short columns keep their width; a long one may shrink to a few letters.
-            min_width=None if position in long else max([len(heading), *(len(row[position]) for row in rows)]),
-        )
+    widths = [max(map(cell_len, (heading, *(row[at] for row in rows)))) for at, heading in enumerate(headings)]
+    excess = sum(widths) + _GAP * (len(widths) - 1) - width
+    while excess > 0 and (widest := max(long, key=lambda at: widths[at], default=None)) is not None:
+        if widths[widest] <= _NARROWEST:
+            break
+        widths[widest] -= 1
+        excess -= 1
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
+    for at, heading in enumerate(headings):
+        justify: Literal["left", "right"] = "right" if at in right else "left"
+        table.add_column(heading, justify=justify, no_wrap=True, overflow="ellipsis", width=widths[at])
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return table
@@ -194,12 +201,13 @@ def zone() -> ZoneInfo:
     return ZoneInfo("UTC")
 
 
-def local(moment: datetime | None, seconds: bool = True) -> str:
-    """A moment as the reader's clock shows it, with the zone's offset; "" for none."""
+def local(moment: datetime | None, to: Literal["minutes", "seconds", "milliseconds"] = "seconds") -> str:
+    """A moment as the reader's clock shows it, with the zone unless it is to the minute; "" for none."""
     if moment is None:
         return ""
     at = moment.astimezone(zone())
-    return f"{at:%Y-%m-%d %H:%M:%S %Z}" if seconds else f"{at:%Y-%m-%d %H:%M}"
+    shown = at.replace(tzinfo=None).isoformat(" ", to)
+    return shown if to == "minutes" else f"{shown} {at:%Z}"
 
 
 def span(length: timedelta) -> str:

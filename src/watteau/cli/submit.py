@@ -1,5 +1,6 @@
 """`watteau submit`: a command or a batch script becomes a job, with sbatch's options under their own names."""
 
+import inspect
 import os
 import re
 import sys
@@ -8,8 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer._coercion import TypeDescriptor
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperCommand
 
 from watteau.cli.exits import Exit
 from watteau.cli.jobs import end_with, follow_to, wait_all
@@ -33,7 +33,7 @@ class SubmitCommand(TyperCommand):
         super().__init__(*arguments, **settings)
         self._slurm = {option.name: option for option in OPTIONS if option.name not in _OWN}
         taken = {letter for each in self.params for letter in each.opts}
-        self.params[-1:-1] = [_parameter(option, taken) for option in self._slurm.values()]
+        self.params += _parameters(self._slurm.values(), taken)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Ours are the words up to the script or `--`; sbatch's options among them are kept in their order."""
@@ -42,7 +42,9 @@ class SubmitCommand(TyperCommand):
         return super().parse_args(ctx, [*ours, "--", *rest])
 
     def _divided(self, args: list[str]) -> tuple[list[str], list[str], list[str], bool]:
-        takes_value = {word: not each.is_flag for each in self.params if _is_option(each) for word in _words(each)}
+        takes_value = {
+            word: not vars(each)["is_flag"] for each in self.params if _is_option(each) for word in _words(each)
+        }
         slurm_of = {
             word: option
             for option in self._slurm.values()
@@ -68,21 +70,36 @@ class SubmitCommand(TyperCommand):
         return ours, slurm, [], False
 
 
-def _parameter(option: Option, taken: set[str]) -> TyperOption:
-    """The option for --help, completion and the reference. Its value is not passed on: `_divided` keeps the words."""
-    names = [f"--{option.name}", *([f"-{option.short}"] if option.short and f"-{option.short}" not in taken else [])]
-    return TyperOption(
-        param_decls=[f"slurm_{option.name.replace('-', '_')}", *names],
-        type_descriptor=TypeDescriptor(annotation=str if option.takes == "must" else bool),
-        is_flag=option.takes != "must",
-        multiple=False,
-        metavar=option.metavar or None,
-        help=option.help or f"Understood, and {option.why_not}.",
-        hidden=not option.help,
-        expose_value=False,
-        rich_help_panel="As in sbatch",
-        default=None if option.takes == "must" else False,
-    )
+def _parameters(options: Iterable[Option], taken: set[str]) -> list[Any]:
+    """The options for --help, completion and the reference. Their values are not passed on: `_divided` keeps words."""
+    signed: dict[str, inspect.Parameter] = {}
+    for option in options:
+        letter = f"-{option.short}"
+        about = typer.Option(
+            f"--{option.name}",
+            *([letter] if option.short and letter not in taken else []),
+            metavar=option.metavar or None,
+            help=option.help or f"Understood, and {option.why_not}.",
+            hidden=not option.help,
+            rich_help_panel="As in sbatch",
+            show_default=False,
+        )
+        kind: Any = Annotated[str | None, about] if option.takes == "must" else Annotated[bool, about]
+        name = f"slurm_{option.name.replace('-', '_')}"
+        default = None if option.takes == "must" else False
+        signed[name] = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+    def bearer(**_: Any) -> None: ...
+
+    # Typer makes options of a signature; this one is written by hand from the table of sbatch's options.
+    bearer.__signature__ = inspect.Signature(list(signed.values()))  # type: ignore[attr-defined]
+    bearer.__annotations__ = {name: each.annotation for name, each in signed.items()}
+    maker = typer.Typer(add_completion=False)
+    maker.command()(bearer)
+    made = [each for each in typer.main.get_command(maker).params if each.name in signed]
+    for each in made:
+        each.expose_value = False
+    return made
 
 
 def _is_option(parameter: Any) -> bool:
@@ -102,8 +119,8 @@ def submit(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SCRIPT [ARGS]... | -- COMMAND...]",
-            help="A batch script with its arguments, or `--` and a command. Without either the script is read from stdin.",
+            metavar="SCRIPT|-- COMMAND",
+            help="A batch script and its arguments, or `--` and a command; without either, a script from stdin.",
         ),
     ] = None,
     wait: Annotated[
@@ -117,7 +134,9 @@ def submit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", "--test-only", help="Print the request as JSON and submit nothing.")
     ] = False,
-    site: Annotated[list[str] | None, typer.Option("--site", help="Only at this site; may be given several times.")] = None,
+    site: Annotated[
+        list[str] | None, typer.Option("--site", help="Only at this site; may be given several times.")
+    ] = None,
     gpu_model: Annotated[
         list[str] | None, typer.Option("--gpu-model", help="Only on this GPU model; may be given several times.")
     ] = None,
@@ -125,7 +144,8 @@ def submit(
         Kind, typer.Option(help="batch runs to its end, service until it is stopped, session is used by a person.")
     ] = Kind.BATCH,
     estimate: Annotated[
-        str | None, typer.Option(metavar="TIME", help="How long you expect it to run. It orders the work, and ends nothing.")
+        str | None,
+        typer.Option(metavar="TIME", help="How long you expect it to run. It orders the work, and ends nothing."),
     ] = None,
     key: Annotated[
         str | None,
@@ -147,7 +167,9 @@ def submit(
             request = _with_own(request, site, gpu_model, kind, estimate)
         except InputError as error:
             for fault in error.faults:
-                typer.echo(f"{clean(error.source)}: {clean(str(fault))}", err=True)
+                place = f"{error.source}:{fault.line}" if fault.line else error.source
+                option = f"{fault.path}: " if fault.path else ""
+                typer.echo(clean(f"{place}: {option}{fault.found}; expected {fault.expected}"), err=True)
             fail(f"{counted(len(error.faults), 'fault')} found; nothing was submitted")
         for notice in notices:
             warn(clean(str(notice)))
@@ -204,9 +226,7 @@ def _read(words: list[str], slurm: list[str], is_command: bool, client: Client) 
         request, notices = read_command(words, **around)
     elif words and words[0] != "-":
         path = Path(words[0])
-        request, notices = read_script(
-            _text_of(path), tuple(words[1:]), name=path.name, source=str(path), **around
-        )
+        request, notices = read_script(_text_of(path), tuple(words[1:]), name=path.name, source=str(path), **around)
     else:
         if sys.stdin.isatty() and not words:
             fail("name a script, or give a command after `--`: watteau submit -- python train.py")

@@ -37,7 +37,8 @@ def why(job: Job, as_json: AsJson = False) -> None:
         typer.echo(clean(found.detail))
     _print_evidence(found)
     if what:
-        typer.echo(f"what would help ({who}): {what}")
+        typer.echo(f"what would help: {what}")
+        typer.echo(f"who can act: {who}")
     if found.is_final:
         typer.echo("waiting longer does not help")
 
@@ -73,7 +74,7 @@ def story(job: Job, as_json: AsJson = False) -> None:
         print_json(events)
         return
     if not is_terminal():
-        rows = [[local(each.at), each.kind.value, each.text] for each in events]
+        rows = [[local(each.at, "milliseconds"), each.kind.value, each.text] for each in events]
         print_table(["TIME", "EVENT", "WHAT"], rows)
         return
     from rich.console import Console
@@ -84,5 +85,5 @@ def story(job: Job, as_json: AsJson = False) -> None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for each in events:
-        table.add_row(local(each.at), Text(clean(each.text)))
+        table.add_row(local(each.at, "milliseconds"), Text(clean(each.text)))
     Console(highlight=False).print(table)

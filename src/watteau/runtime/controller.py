@@ -752,7 +752,7 @@ class Controller:
             if waiting is None or waiting.attempt is not None:
                 continue
             if reason.is_final:
-                now.changes.append(Finishes(job_id, JobState.UNSCHEDULABLE, reason, SENTENCE[reason]))
+                now.changes.append(Finishes(job_id, JobState.UNSCHEDULABLE, reason, ""))
                 self._forget(waiting, JobState.UNSCHEDULABLE, now)
             else:
                 self._set_reason(waiting, reason, "")

@@ -40,7 +40,7 @@ class Feed:
         self._store = store
         self._workload = workload
         self._shapes = cut_for_fleet(workload.shapes, fleet)
-        self._tenants = [tenant.id for tenant in fleet.tenants.leaves()]
+        self._tenants = [TenantId(name) for name in workload.tenants]
         self._sites = tuple(str(site) for site in sites)
         self._user = user
         self._clock = clock
@@ -95,5 +95,5 @@ class Feed:
                 time_limit_s=max(estimate_s, round(limit_s)) if limit_s else 0,
                 estimate_s=estimate_s,
             ),
-            self._tenants[int(its.tenant[row]) % len(self._tenants)],
+            self._tenants[its.tenant[row]],
         )

@@ -43,7 +43,9 @@ class Line:
 def live(
     runs: Annotated[int, typer.Option(min=5, max=1_000, help="Jobs that are started one after another.")] = 50,
     seconds: Annotated[float, typer.Option(min=1, max=600, help="How long each rate is measured.")] = 5.0,
-    jobs: Annotated[int, typer.Option(min=0, max=10_000_000, help="Jobs in the store when pages are read.")] = 1_000_000,
+    jobs: Annotated[
+        int, typer.Option(min=0, max=10_000_000, help="Jobs in the store when pages are read.")
+    ] = 1_000_000,
     postgres: Annotated[
         str | None,
         typer.Option(
@@ -66,9 +68,7 @@ def live(
         figures["sqlite"] = bench_api(Path(folder), seconds=seconds, jobs_in_store=jobs, show=show)
         if postgres is not None:
             show("submissions on PostgreSQL")
-            figures["postgresql"] = bench_api(
-                Path(folder), url=postgres, seconds=seconds, jobs_in_store=0, show=show
-            )
+            figures["postgresql"] = bench_api(Path(folder), url=postgres, seconds=seconds, jobs_in_store=0, show=show)
     text = json.dumps(figures, indent=2, allow_nan=False)
     if as_json:
         typer.echo(text)
