@@ -58,9 +58,10 @@ def exit_codes_page() -> str:
     """What the exit codes of the command mean."""
     rows = "\n".join(f"| {code.value} | {_cell(said)} |" for code, said in MEANING.items())
     return (
-        "# Exit codes\n\nOf every `watteau` command. `watteau wait`, `submit --wait` and `submit --follow` end with the "
-        "job's own exit code; a job that a signal ended counts as 128 + the signal's number, and one that ended without "
-        "an exit code (cancelled while it waited, stopped at its limit) as 1. Of several jobs it is that of the first "
+        "# Exit codes\n\nOf every `watteau` command. `watteau wait`, `submit --wait` and `submit --follow` end with "
+        "the job's own exit code; a job that a signal ended counts as 128 + the signal's number, and one that ended "
+        "without an exit code (cancelled while it waited, stopped at its limit) as 1. Of several jobs it is that of "
+        "the first "
         f"that did not complete.\n\n| code | meaning |\n|---|---|\n{rows}\n"
     )
 

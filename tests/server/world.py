@@ -81,7 +81,11 @@ class TestLive:
     unreachable: bool = False
     evidence: Evidence | None = None
     woken: int = 0
-    state: Status = Status(leading=True, compiled=True, figures={"cycle_seconds": 0.004, "cycles_total": 17.0})
+    state: Status = field(
+        default_factory=lambda: Status(
+            leading=True, compiled=True, figures={"cycle_seconds": 0.004, "cycles_total": 17.0}
+        )
+    )
     changed: threading.Event = field(default_factory=threading.Event)
 
     def sites(self) -> list[SiteView]:

@@ -288,7 +288,7 @@ def _feed(parts: _Parts, speed: float) -> Feed:
     now = from_epoch_s(parts.clock.now_ms() // 1000)
     sites = [site for site in parts.fleet.sites if site.engine is EngineKind.SIMULATED]
     capacity = sum(site.gpus(now) for site in sites)
-    tenants = tuple(tenant.id for tenant in parts.fleet.tenants.leaves() if tenant.id != MACHINE)
+    tenants = tuple(tenant.id for tenant in parts.fleet.tenants.leaves() if str(tenant.id) != str(MACHINE))
     workload = generate(capacity_gpus=capacity, load=0.8, duration_s=_DEMO_DAYS * DAY_S, tenants=tenants, seed=2024)
     return Feed(parts.store, parts.fleet, [site.id for site in sites], workload, _demo_user(parts), parts.clock, speed)
 

@@ -43,9 +43,7 @@ class Line:
 def live(
     runs: Annotated[int, typer.Option(min=5, max=1_000, help="Jobs that are started one after another.")] = 50,
     seconds: Annotated[float, typer.Option(min=1, max=600, help="How long each rate is measured.")] = 5.0,
-    jobs: Annotated[
-        int, typer.Option(min=0, max=10_000_000, help="Jobs in the store when pages are read.")
-    ] = 1_000_000,
+    jobs: Annotated[int, typer.Option(min=0, max=10**7, help="Jobs in the store when pages are read.")] = 1_000_000,
     postgres: Annotated[
         str | None,
         typer.Option(
