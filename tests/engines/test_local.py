@@ -651,7 +651,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run([umount, "-l", str(disk)], check=True)
 
 
-def test_a_full_disk_refuses_the_start_and_leaves_nothing_half_done(small_disk: Path) -> None:
+def test_a_full_disk_puts_the_start_off_and_leaves_nothing_half_done(small_disk: Path) -> None:
     engine = LocalEngine(small_disk / "spool", NODE, now_ms)
     listener = Listener(engine)
     ballast = small_disk / "ballast"
@@ -659,7 +659,7 @@ def test_a_full_disk_refuses_the_start_and_leaves_nothing_half_done(small_disk: 
         while True:
             file.write(bytes(4096))
     for job_id in range(1, 4):
-        with pytest.raises(LaunchRefused, match=r"disk of the spool .* is full: make room"):
+        with pytest.raises(EngineUnreachable, match=r"disk of the spool .* is full: make room"):
             engine.start(launch(job_id, "true"))
     assert [said.seen for said in engine.adopt([attempt_name(job_id, 1) for job_id in range(1, 4)])] == [
         Seen.ABSENT
@@ -670,6 +670,24 @@ def test_a_full_disk_refuses_the_start_and_leaves_nothing_half_done(small_disk: 
     ballast.unlink()
     assert listener.run(launch(1, "true")).outcome is Outcome.COMPLETED
     engine.close()
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "😀", '"', "\\"])
+def test_a_cause_of_any_length_and_script_fits_into_its_slot(letter: str) -> None:
+    record = os.memfd_create("record")
+    os.ftruncate(record, supervisor.RECORD_BYTES)
+    for length in (10, 1_000, 5_000, 131_072):
+        cause = supervisor.short(letter * length)
+        supervisor.write_slot(record, supervisor.ENDED, {"cause": cause})
+        assert supervisor.read_slots(record)[supervisor.ENDED] == {"cause": cause}
+        assert cause == letter * length or cause.endswith("...")
+    os.close(record)
+
+
+def test_a_working_directory_with_an_impossible_name_is_the_jobs_own_fault(engine: LocalEngine) -> None:
+    ended = Listener(engine).run(launch(1, "true", workdir="/" + "😀" * 1_000))
+    assert ended.outcome is Outcome.FAILED
+    assert "😀" in ended.cause
 
 
 def test_a_job_that_fills_the_disk_still_has_its_exit_status_and_can_be_stopped(small_disk: Path) -> None:

@@ -74,7 +74,7 @@ _STAGING = ".staging-"
 _MOST_SUPERVISORS = 3
 #: How often we look at attempts that start, should no note of theirs have come; and at running ones without a pidfd.
 _LOOK_STARTING_S, _LOOK_RUNNING_S = 0.02, 0.25
-_TIDY_ROUNDS, _TIDY_ROUND_S = 500, 0.01
+_TIDY_ROUNDS, _TIDY_ROUND_S = 20, 0.01
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -153,7 +153,7 @@ class LocalEngine:
         return (self._node,)
 
     def start(self, launch: Launch) -> None:
-        """Start an attempt once; see the contract. Raises LaunchRefused, also when the spool cannot be written."""
+        """Start an attempt once; see the contract. A spool that cannot be written is no fault of the attempt's."""
         self._check_open()
         folder = self._folder(launch.name)
         if folder is None:
@@ -162,7 +162,7 @@ class LocalEngine:
             if not folder.exists():
                 self._make(folder, launch)
         except OSError as failed:
-            raise LaunchRefused(_spool_cause(self._spool, failed)) from failed
+            raise EngineUnreachable(_spool_cause(self._spool, failed)) from failed
         self._settle(launch.name)
 
     def stop(self, name: str, why: Outcome) -> None:
@@ -463,7 +463,8 @@ class LocalEngine:
         began, stop, runs, ended = supervisor.read_slots(record)
         if ended is None:
             if runs is not None:
-                _kill_what_is_left(runs, str(folder))
+                if not _kill_what_is_left(runs, str(folder)):
+                    return _Record(None, began, stop, runs, None)  # it still holds its GPUs; the watcher looks again
             elif began is None and stop is not None:
                 cause = "It was stopped before it began."
             outcome = Outcome(stop["outcome"]) if stop is not None else Outcome.LOST
@@ -690,7 +691,7 @@ def _sync(folder: Path) -> None:
 
 def _spool_cause(spool: Path, failed: OSError) -> str:
     if failed.errno in _FULL:
-        return f"the disk of the spool {spool} is full: make room and submit again"
+        return f"the disk of the spool {spool} is full: make room, and it goes on by itself"
     return f"the spool {spool} cannot be written: {failed.strerror or failed}"
 
 
@@ -729,20 +730,21 @@ def _terminate(lock: int, holder: int) -> None:
         os.close(pidfd)
 
 
-def _kill_what_is_left(runs: supervisor.Slot, folder: str) -> None:
-    """Kill the processes of a job whose supervisor is gone, and wait until they are."""
+def _kill_what_is_left(runs: supervisor.Slot, folder: str) -> bool:
+    """Kill the processes of a job whose supervisor is gone; whether all are: one that hangs in the kernel stays."""
     if runs["boot_id"] != supervisor.boot_id():
-        return
+        return True
     for _ in range(_TIDY_ROUNDS):
         supervisor.kill_cgroup(runs["cgroup"])
         left = _left(runs, folder)
         if not left:
-            break
+            supervisor.remove_cgroup(runs["cgroup"])
+            return True
         for pid in left:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         threading.Event().wait(_TIDY_ROUND_S)
-    supervisor.remove_cgroup(runs["cgroup"])
+    return False
 
 
 def _left(runs: supervisor.Slot, folder: str) -> list[int]:

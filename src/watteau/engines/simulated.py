@@ -104,7 +104,7 @@ class SimulatedEngine:
             try:
                 self._keep(self._plan(launch))
             except OSError as failed:
-                raise LaunchRefused(f"the start could not be written down: {failed.strerror or failed}") from failed
+                raise EngineUnreachable(f"the start cannot be written down: {failed.strerror or failed}") from failed
             self._running.add(launch.name)
             self._changes.append(self._observe(launch.name))
             self._state.notify_all()

@@ -40,7 +40,7 @@ ERRORS_FILE = "supervisor.err"  # empty, unless the supervisor itself failed
 BEGAN, STOP, RUNS, ENDED = range(4)
 _SLOT_BYTES = 8_192
 RECORD_BYTES = 4 * _SLOT_BYTES
-_MOST_CAUSE = 1_000
+_MOST_CAUSE_BYTES = 4_000
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _CLONE3, _CLONE_INTO_CGROUP = 435, 0x2_0000_0000  # the number of the call is the same on every architecture
@@ -53,6 +53,13 @@ Slot = dict[str, "Any"]  # JSON at the edge of two programs
 
 
 # ---- what both programs share: the record, the lock, the processes -----------------------------------------------
+
+
+def short(cause: str) -> str:
+    """As much of a cause as fits into its slot. JSON takes up to twelve bytes for a character."""
+    while len(json.dumps(cause)) > _MOST_CAUSE_BYTES:
+        cause = cause[: len(cause) * 3 // 4] + "..."
+    return cause
 
 
 def write_slot(record: int, slot: int, content: Slot) -> None:
@@ -247,7 +254,7 @@ class _Attempt:
         remove_cgroup(self.cgroup)
         content: Slot = {
             "outcome": outcome,
-            "cause": cause if len(cause) <= _MOST_CAUSE else cause[: _MOST_CAUSE - 3] + "...",
+            "cause": short(cause),
             "exit_code": exit_code,
             "signal": signal_number,
             "started_ms": self.started_ms,
