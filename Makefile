@@ -21,8 +21,10 @@ help: ## List the targets
 
 setup: .venv/.ready ## Make .venv and install Watteau in it
 
-demo: setup ## Replay a workload on the French fleet and write out/demo/report.html
+demo: setup ## Replay the French fleet into out/demo/report.html, then run Watteau with it (until Ctrl-C)
 	$(BIN)/watteau demo
+	@# Where nobody looks at a terminal there is nobody to end it: it ends when its own job has run.
+	$(BIN)/watteau up --demo $$(test -t 1 || echo --once --port 0)
 
 test: setup ## Everything that CI runs: lint, format, types, docs, all tests
 	$(BIN)/ruff check .

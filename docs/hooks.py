@@ -13,6 +13,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 import watteau
+from watteau.cli.exits import MEANING
 from watteau.cli.main import app
 from watteau.domain.decisions import SENTENCE, Reason
 from watteau.domain.jobs import Workload
@@ -32,6 +33,7 @@ def pages() -> dict[str, str]:
     """Every generated page: its place under docs/, and its Markdown."""
     return {
         "reference/cli.md": cli_page(app),
+        "reference/exit-codes.md": exit_codes_page(),
         "reference/reasons.md": reasons_page(),
         "reference/columns.md": columns_page({"workload": commented_columns(Workload), **dict(declared_tables())}),
     }
@@ -46,7 +48,22 @@ def cli_page(tree: typer.Typer) -> str:
 
 def commands(tree: typer.Typer) -> Iterator[tuple[str, Any]]:
     """(full name, command) of every command that does something by itself, in the order of the help."""
-    yield from _commands_below("watteau", typer.main.get_command(tree))
+    command: Any = typer.main.get_command(tree)
+    if hasattr(command, "load_all"):  # commands that are otherwise imported only when they are called
+        command.load_all()
+    yield from _commands_below("watteau", command)
+
+
+def exit_codes_page() -> str:
+    """What the exit codes of the command mean."""
+    rows = "\n".join(f"| {code.value} | {_cell(said)} |" for code, said in MEANING.items())
+    return (
+        "# Exit codes\n\nOf every `watteau` command. `watteau wait`, `submit --wait` and `submit --follow` end with "
+        "the job's own exit code; a job that a signal ended counts as 128 + the signal's number, and one that ended "
+        "without an exit code (cancelled while it waited, stopped at its limit) as 1. Of several jobs it is that of "
+        "the first "
+        f"that did not complete.\n\n| code | meaning |\n|---|---|\n{rows}\n"
+    )
 
 
 def reasons_page() -> str:

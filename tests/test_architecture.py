@@ -23,9 +23,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "client": {"domain"},
     "server": {"domain"} | CAPABILITIES | DRIVERS,
     "cli": {"domain", "client"} | CAPABILITIES | DRIVERS,
-    "app": {"domain", "client", "server", "cli"} | CAPABILITIES | DRIVERS,
+    "up": {"domain", "client", "server", "cli"} | CAPABILITIES | DRIVERS,  # the live process, put together
+    "app": {"domain", "client", "server", "cli", "up"} | CAPABILITIES | DRIVERS,
     "__main__": {"app"},
-    "": {"kernel_cache"},
+    "": {"kernel_cache", "client", "domain"},  # the last two only when somebody asks for `watteau.Client`
     "kernel_cache": set(),  # must run before numba is imported, so nothing of ours comes before it
 }
 
@@ -50,9 +51,9 @@ OWNER: dict[str, set[str]] = {
     for libraries, owners in (
         (("sqlalchemy", "alembic", "psycopg", "sqlite3"), {"store"}),
         (("fastapi", "starlette"), {"server"}),
-        (("uvicorn",), {"server", "app"}),
+        (("uvicorn",), {"server"}),
         (("ray", "kubernetes"), {"engines"}),
-        (("typer", "click"), {"cli", "app"}),
+        (("typer", "click"), {"cli", "app", "up"}),
     )
     for library in libraries
 }
@@ -64,6 +65,10 @@ ASKS_THE_TIME = {
 }
 MEASURES_A_SPAN = {"time.perf_counter", "time.perf_counter_ns", "time.process_time", "time.process_time_ns"}
 DRAWS_LOTS = ("numpy.random", "random")
+
+
+#: Programs of their own, which outlive the process that would pass them the time. They use the standard library only.
+STAND_ALONE = {"engines.supervisor"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +159,11 @@ def _module_faults(module: Module) -> Iterator[str]:
             yield f"{place}:{line}: core may not import {top}"
         if module.part == "domain" and top in DOES_IO:
             yield f"{place}:{line}: domain may not import {top}"
-    if module.name != "runtime.clock":
+    if module.name in STAND_ALONE:
+        for line, name in module.imports():
+            if name.split(".")[0] not in sys.stdlib_module_names:
+                yield f"{place}:{line}: a program of its own may not import {name.split('.')[0]}"
+    elif module.name != "runtime.clock":
         yield from _time_faults(module, place)
     if module.part == "core":
         for line, name in module.mentions():
@@ -259,6 +268,9 @@ def test_what_the_core_may_import_from_the_standard_library_exists() -> None:
             "watteau.server.schemas:1: server.schemas may not import server",
         ),
         ("cli/main.py", "import watteau.app", "watteau.cli.main:1: cli may not import app"),
+        ("cli/jobs.py", "from watteau.server import auth", "watteau.cli.jobs:1: cli may not import server"),
+        ("client.py", "import watteau.server.schemas_of", "watteau.client:1: client may not import server"),
+        ("client.py", "import watteau.store", "watteau.client:1: client may not import store"),
         ("__init__.py", "import watteau.core", "watteau:1: watteau may not import core"),
         ("utils/x.py", "", "watteau.utils.x: utils is not a part of the layout"),
         ("domain/x.py", "from pathlib import Path", "watteau.domain.x:1: domain may not import pathlib"),
@@ -296,6 +308,16 @@ def test_what_the_core_may_import_from_the_standard_library_exists() -> None:
             "watteau.energy.books:2: only simulation and benchmarks may use time.perf_counter",
         ),
         (
+            "engines/supervisor.py",
+            "import watteau.domain.requests",
+            "watteau.engines.supervisor:1: a program of its own may not import watteau",
+        ),
+        (
+            "engines/local.py",
+            "import time\ntime.time_ns()",
+            "watteau.engines.local:2: only runtime.clock may ask for time.time_ns",
+        ),
+        (
             "energy/books.py",
             "import numpy as np\nnp.datetime64('now')",
             "watteau.energy.books:2: only runtime.clock may ask for numpy.datetime64('now')",
@@ -315,10 +337,13 @@ def test_a_violation_is_named(tmp_path: Path, file: str, says: str, fault: str) 
         ("runtime/clock.py", "import time\nfrom datetime import UTC, datetime\ndatetime.now(UTC), time.monotonic()"),
         ("simulation/replay.py", "import time\nstarted = time.perf_counter()"),
         ("cli/bench.py", "from time import process_time\nprocess_time()"),
+        ("engines/supervisor.py", "import json, time\ntime.monotonic()"),
         ("store/tables.py", "import sqlalchemy"),
         ("energy/books.py", "from datetime import datetime\nfrom watteau import __version__\ndatetime(2026, 1, 1)"),
         ("planning/build_out.py", "from watteau.simulation import replay"),
-        ("app.py", "import uvicorn, watteau.cli.main, watteau.server"),
+        ("app.py", "import watteau.cli.main, watteau.server"),
+        ("up/__init__.py", "import typer, watteau.cli.inputs, watteau.server"),
+        ("cli/jobs.py", "from watteau.server.schemas import JobView\nfrom watteau.client import Client"),
         ("client.py", "from watteau.server.schemas import JobView"),
         ("cli/ps.py", "from watteau.server import schemas"),
     ],

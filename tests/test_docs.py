@@ -13,8 +13,11 @@ from typing import Annotated
 import pytest
 import typer
 
+from watteau.cli.exits import MEANING, SUMMARY, Exit
 from watteau.cli.main import app
 from watteau.domain.decisions import SENTENCE, Reason
+from watteau.domain.remedies import REMEDY
+from watteau.workload.sbatch import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -177,3 +180,23 @@ def test_links_of_the_pages_at_the_root_lead_somewhere(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     targets = re.findall(r"\]\((?!https?://)([^)#\s]*)(?:#[^)\s]*)?\)", text)
     assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_every_directive_that_is_acted_on_is_in_the_how_to() -> None:
+    page = (ROOT / "docs/how-to/bring-your-slurm-scripts.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| (?:`-\w`, )?`--([\w-]+)` \| [^|]*\w[^|]*\|$", page, re.M))
+    assert rows == {option.name for option in OPTIONS if option.help}
+
+
+def test_what_helps_is_the_same_in_the_terminal_and_in_the_how_to() -> None:
+    page = (ROOT / "docs/how-to/read-a-reason.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([A-Z_]+)` \| ([^|]+) \| ([^|]+) \|$", page, re.M)
+    told = {reason.name: REMEDY[reason] for reason in Reason if reason is not Reason.NONE}
+    assert {name: (who.strip(), what.strip()) for name, who, what in rows} == told
+
+
+def test_every_exit_code_is_in_the_reference_and_in_the_help(hooks: ModuleType) -> None:
+    page = hooks.pages()["reference/exit-codes.md"]
+    for code in Exit:
+        assert f"| {code.value} | {MEANING[code]} |" in page
+        assert f"{code.value} {MEANING[code].replace('`', '')}" in SUMMARY

@@ -48,8 +48,10 @@ def test_every_target_begins_with_setup(checkout: Path, target: str) -> None:
     assert "-c constraints.txt -e '.[dev]'" in lines
 
 
-def test_demo_runs_the_installed_command(checkout: Path) -> None:
-    assert make(checkout, "-n", "demo").stdout.splitlines()[-1] == ".venv/bin/watteau demo"
+def test_demo_replays_and_then_runs_the_live_system(checkout: Path) -> None:
+    lines = make(checkout, "-n", "demo").stdout.splitlines()
+    assert ".venv/bin/watteau demo" in lines
+    assert lines[-1] == ".venv/bin/watteau up --demo $(test -t 1 || echo --once --port 0)"
 
 
 def test_setup_is_not_repeated_until_what_is_installed_changes(checkout: Path) -> None:

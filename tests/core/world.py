@@ -1,7 +1,7 @@
 """A fleet, its jobs and a clock from plain lists: drives the core one second at a time and recounts after each step."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from watteau.core.state import (
     build_state,
     capacity_changes,
     check_invariants,
+    grow_log,
     grow_queue,
     outage_windows,
 )
@@ -182,7 +183,7 @@ class World:
             if why == wheel.QUEUE_FULL:
                 self.state = grow_queue(self.state, 2 * len(self.state.queue))
             elif why == wheel.LOG_FULL:
-                self.state = grow_log(self.state)
+                self.state = grow_log(self.state, 2 * len(self.state.logged) + 64)
             elif why == wheel.PAUSED:
                 self._checked()
             elif stop_s < until_s:
@@ -245,13 +246,6 @@ def check_reasons(state: Any) -> None:
         raise InvariantBroken(f"job {job} is in state {which[job]} with reason {reasons[job]}")
 
 
-def grow_log(state: Any) -> Any:
-    """The same state with twice the room for reasons."""
-    longer = layout.records(2 * len(state.logged) + 64, layout.LOGGED)
-    longer[: len(state.logged)] = state.logged
-    return replace(state, logged=longer)
-
-
 def build(
     fleet: Fleet,
     asked: Iterable[Ask],
@@ -290,8 +284,7 @@ def build(
     its["priority_class"] = [ask.priority for ask in jobs]
     state.workers["job"] = np.repeat(np.arange(len(jobs)), workers)
     served = np.array([ask.served_s for ask in jobs], dtype=np.int64)
-    most = sum(ours.nodes(its_pool.id) * its_pool.gpus_per_node * 1000 for ours, its_pool in fleet.pools())
-    clock = wheel.new_clock(served, its["submit_s"].copy(), open_at_s, min(len(jobs), most) + 1)
+    clock = wheel.new_clock(served, its["submit_s"].copy(), open_at_s, len(jobs) + 1)
     changes = capacity_changes(fleet, state)
     world = World(fleet, jobs, state, clock, [change for change in changes if change.at_s > open_at_s], watch)
     announce_outages(state, outage_windows(fleet), open_at_s)

@@ -73,6 +73,7 @@ TABLE: dict[str, Row] = {
     "is_alive": Row("GET", "/healthz", PUBLIC, ANY),
     "is_ready": Row("GET", "/readyz", PUBLIC, ANY),
     "read_metrics": Row("GET", "/metrics", PUBLIC, ANY),
+    "read_report": Row("GET", "/report", (404,) * 8, ANY),  # there is none outside a demonstration
 }
 
 

@@ -148,7 +148,7 @@ class World:
         headers = dict(rest.pop("headers", {}))
         if who is not None:
             headers["Authorization"] = f"Bearer {self.tokens[who]}"
-        whole = path if path.startswith(("/api/", "/healthz", "/readyz", "/metrics")) else f"/api/v1{path}"
+        whole = path if path.startswith(("/api/", "/healthz", "/readyz", "/metrics", "/report")) else f"/api/v1{path}"
         return self.http.request(method, whole, headers=headers, **rest)
 
     def job(self, user: str, tenant: str, **asked: Any) -> JobRecord:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 from rich.console import Console
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from watteau.cli.inputs import fail
+from watteau.cli.lazy import LazyGroup, Part
 from watteau.domain.errors import Fault, InputError
 from watteau.domain.fleet import Fleet
 from watteau.domain.jobs import Workload
@@ -42,8 +43,17 @@ _WHERE_TO_GET = (
     "https://github.com/alibaba/clusterdata and name the folder with --data or WATTEAU_DATA"
 )
 
+
+class _Bench(LazyGroup):
+    #: What measures the live system needs the server, which the others do not.
+    parts: ClassVar = {
+        "live": Part("watteau.up.bench", "live", "How fast jobs are kept, listed and started by a live system.")
+    }
+
+
 bench_app = typer.Typer(
     name="bench",
+    cls=_Bench,
     help="Measure on this machine, beside published figures.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -143,6 +143,7 @@ def _take_fraction(s: State, n: int, w: int, milli: int, gpu: int) -> None:
         gpu = 0
         while s.shared_free[n, gpu] >= 0:
             gpu += 1
+    if s.shared_free[n, gpu] < 0:
         s.shared_free[n, gpu] = 1000
         s.nodes[n].gpus_free -= 1
     s.shared_free[n, gpu] -= milli
@@ -159,6 +160,16 @@ def _find_best_share(s: State, n: int) -> None:
 
 
 @kernel
+def forget_reason(s: State, job: int) -> None:
+    """The job no longer waits for what it waited for."""
+    row = s.jobs[job]
+    if row.reason == _QUOTA:
+        s.cycle[0].held_by_quota -= 1
+        s.tenants[row.held_by].holds_back -= 1
+    row.reason = 0
+
+
+@kernel
 def commit(s: State, job: int, pool: int, now: int) -> None:
     """Book a job whose workers have all been placed: it runs from now."""
     row = s.jobs[job]
@@ -166,14 +177,26 @@ def commit(s: State, job: int, pool: int, now: int) -> None:
     row.state = RUNNING
     row.start_s = now
     row.pool = pool
-    if row.reason == _QUOTA:
-        s.cycle[0].held_by_quota -= 1
-        s.tenants[row.held_by].holds_back -= 1
-    row.reason = 0
+    forget_reason(s, job)
     s.sites[s.pools[pool].site].power_mw += shape.total_milli * s.pools[pool].busy_mw_per_milli
     charge(s, row.tenant, shape.total_milli, 1, now)
     s.started[s.cycle[0].started] = job
     s.cycle[0].started += 1
+
+
+@kernel
+def resume(s: State, jobs: Any) -> None:
+    """Take in jobs that run already: their workers name their nodes and shared GPUs, `start_s` is when they began.
+
+    For a state that is built anew; what does not fit shows in the recount (`check_invariants`).
+    """
+    for i in range(len(jobs)):
+        row = s.jobs[jobs[i]]
+        shape = s.shapes[row.shape]
+        for w in range(row.first_worker, row.first_worker + shape.workers):
+            take_gpu(s, w, s.workers[w].node, shape, s.workers[w].shared_gpu)
+        commit(s, jobs[i], s.nodes[s.workers[row.first_worker].node].pool, row.start_s)
+        s.cycle[0].started = 0
 
 
 @kernel

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,8 @@ def cut(shape: Shape, gpus_per_node: int) -> Shape:
         return shape
     if shape.gpu_milli <= gpus_per_node * GPU_MILLI:
         return replace(shape, divisible=False)
+    if gpus_per_node == 0:
+        return replace(shape, divisible=False)  # no pool that it may use has GPUs: refused later, with the reason
     gpus = shape.gpu_milli // GPU_MILLI
     workers = next(w for w in range(-(-gpus // gpus_per_node), gpus + 1) if gpus % w == 0)
     return replace(
@@ -123,7 +126,7 @@ def build_state(
         row.gpus = pool.gpus_per_node
         row.cpu_milli = pool.cpu_cores * 1000
         row.memory_mib = pool.memory_gib * 1024
-        row.busy_mw_per_milli = round((pool.node_typical_w - pool.node_idle_w) / pool.gpus_per_node)
+        row.busy_mw_per_milli = round((pool.node_typical_w - pool.node_idle_w) / max(pool.gpus_per_node, 1))
         row.node_idle_mw = pool.node_idle_w * 1000
         row.closes_s = row.reopens_s = NEVER_S
         for start in range(0, count, pool.nodes_per_block):
@@ -143,7 +146,7 @@ def build_state(
         its_nodes["cpu_free_milli"] = row.cpu_milli
         its_nodes["memory_free_mib"] = row.memory_mib
         its_nodes["running"] = its_nodes["reserved"] = its_nodes["share_best"] = -1
-    most_gpus = max((pool.gpus_per_node for _, pool in pools), default=1)
+    most_gpus = max([1, *(pool.gpus_per_node for _, pool in pools)])
     shape_rows, shape_pools = _shape_rows(shapes, fleet)
     tenant_rows, children = _tenant_rows(fleet)
     cycle = records(1, layout.CYCLE)
@@ -207,6 +210,68 @@ def build_state(
     cycle[0].cpu_binds = _cpu_binds(state)
     judge_shapes(state)
     return state
+
+
+def add_shapes(state: State, fleet: Fleet, shapes: Sequence[Shape]) -> State:
+    """The same state with more shapes behind those that it knows; they are final (see `cut_for_fleet`)."""
+    if not shapes:
+        return state
+    rows, may_run = _shape_rows(shapes, fleet)
+    most_workers = max(shape.workers for shape in shapes)
+    scratch = max(len(state.scratch_node), most_workers + 1)
+    scores = state.scores
+    if scores.shape != (1, 1):
+        more = records(len(shapes) * len(state.nodes), layout.SCORE).reshape(len(shapes), -1)
+        more["version"] = -1
+        scores = _longer(scores, more)
+    state = replace(
+        state,
+        shapes=_longer(state.shapes, rows),
+        shape_pools=np.concatenate([state.shape_pools, may_run]),
+        scores=scores,
+        scratch_node=np.zeros(scratch, dtype=np.int32),
+        scratch_take=np.zeros(scratch, dtype=np.int32),
+    )
+    judge_shapes(state)
+    cycle = state.cycle[0]
+    if not cycle.cpu_binds and _cpu_binds(state):
+        cycle.cpu_binds = 1
+        cycle.scan_all = 1  # what was passed over because only GPUs could be short is looked at again
+    return state
+
+
+def grow_jobs(state: State, jobs: int, workers: int) -> State:
+    """The same state with room for at least so many jobs and workers."""
+    if jobs > len(state.jobs):
+        state = replace(state, jobs=_longer(state.jobs, records(jobs - len(state.jobs), layout.JOB)))
+    if workers > len(state.workers):
+        state = replace(state, workers=_longer(state.workers, records(workers - len(state.workers), layout.WORKER)))
+    return state
+
+
+def _longer(old: Any, more: Any) -> Any:
+    # Not np.concatenate, which forgets the record class whose fields read as attributes.
+    result = np.zeros((len(old) + len(more), *old.shape[1:]), dtype=old.dtype)
+    result[: len(old)], result[len(old) :] = old, more
+    return result
+
+
+def grow_log(state: State, room: int) -> State:
+    """The same state with room for at least `room` changes of reasons."""
+    if room <= len(state.logged):
+        return state
+    return replace(state, logged=_longer(state.logged, records(room - len(state.logged), layout.LOGGED)))
+
+
+def add_past_use(
+    state: State, tenant: Int32Array, gpu_milli: Int64Array, start_s: Int64Array, end_s: Int64Array
+) -> None:
+    """Charge tenants for jobs that have ended before this state was built; see order.py for the decay."""
+    if not state.policy[0].fair:
+        return
+    half_life_s, zero_s = int(state.policy[0].half_life_s), int(state.cycle[0].weight_zero_s)
+    weight = np.exp2((end_s - zero_s) / half_life_s) - np.exp2((start_s - zero_s) / half_life_s)
+    np.add.at(state.tenants["weighted_past"], tenant, gpu_milli / GPU_MILLI * weight)
 
 
 def grow_queue(state: State, room: int) -> State:
@@ -352,6 +417,8 @@ def _cpu_binds(state: State) -> bool:
     for index, shape in enumerate(state.shapes):
         for p, pool in enumerate(state.pools):
             if state.shape_pools[index, p]:
+                if pool.gpus == 0:
+                    return True
                 gpus = int(shape.gpus) + int(shape.milli) / GPU_MILLI
                 if int(shape.cpu_milli) * int(pool.gpus) > gpus * int(pool.cpu_milli) or int(shape.memory_mib) * int(
                     pool.gpus
@@ -377,9 +444,10 @@ def _tenant_rows(fleet: Fleet) -> tuple[NDArray[np.void], Int32Array]:
     return rows, np.array(flat, dtype=np.int32)
 
 
-def check_invariants(state: State) -> None:
+def check_invariants(state: State, *, drained: bool = False) -> None:
     """Recount everything from the running jobs; raises InvariantBroken with what does not agree.
 
+    `drained`: jobs may run on nodes that are not up, as live ones do when a node is drained or its site is silent.
     No GPU twice, no gang half-started, bit sets and counters as the nodes are, tenants' use as their jobs say.
     """
     nodes, jobs, shapes = state.nodes, state.jobs, state.shapes
@@ -401,7 +469,7 @@ def check_invariants(state: State) -> None:
             up = int(state.tenants[up].parent)
         for w in range(row.first_worker, row.first_worker + shape.workers):
             worker = state.workers[w]
-            if worker.job != job or nodes[worker.node].pool != row.pool or nodes[worker.node].up != 1:
+            if worker.job != job or nodes[worker.node].pool != row.pool or not (drained or nodes[worker.node].up):
                 raise InvariantBroken(f"worker {w} of job {job} is not where the job is")
             if not state.shape_pools[row.shape, row.pool]:
                 raise InvariantBroken(f"job {job} runs in a pool that it may not use")

@@ -19,9 +19,17 @@ from watteau.core.backfill import (
 )
 from watteau.core.bits import kernel
 from watteau.core.feasible import fits_until, longest_fit_s, mark_dirty, mark_stale
-from watteau.core.layout import REJECTED, RUNNING, WAITING, State
+from watteau.core.layout import ABSENT, REJECTED, RUNNING, WAITING, State
 from watteau.core.order import enqueue, over_quota, rank_tenants, sort_queue, tidy_queue
-from watteau.core.place import delist, end_job, enlist, free_workers_bound, place_now, start_where_promised
+from watteau.core.place import (
+    delist,
+    end_job,
+    enlist,
+    forget_reason,
+    free_workers_bound,
+    place_now,
+    start_where_promised,
+)
 from watteau.domain.decisions import Reason
 from watteau.domain.errors import InvariantBroken
 from watteau.domain.units import NEVER_S, Int32Array
@@ -49,6 +57,7 @@ class Events:
     arrived: Int32Array = field(default_factory=_rows)  # [.] jobs that wait from now on
     nodes_up: Int32Array = field(default_factory=_rows)  # [.] nodes that open or come back
     nodes_down: Int32Array = field(default_factory=_rows)  # [.] nodes that close, drain or fail
+    withdrawn: Int32Array = field(default_factory=_rows)  # [.] waiting jobs that are held or cancelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,7 @@ def step(state: State, events: Events, now_s: int) -> Decisions:
         np.sort(events.arrived),
         np.sort(events.nodes_up),
         np.sort(events.nodes_down),
+        np.sort(events.withdrawn),
         now_s,
     )
     if state.cycle[0]["overflow"]:
@@ -89,6 +99,7 @@ def step_kernel(
     arrived: Int32Array,
     nodes_up: Int32Array,
     nodes_down: Int32Array,
+    withdrawn: Int32Array,
     now: int,
 ) -> int:
     """The compiled step; rows sorted. Returns how many jobs started; they are in `s.started`."""
@@ -98,6 +109,8 @@ def step_kernel(
     cycle.exhausted = 0
     if len(ended) + len(lost) + len(nodes_up) + len(nodes_down) > 0:
         _take_in(s, ended, lost, nodes_up, nodes_down, now)
+    if len(withdrawn) > 0:
+        _withdraw(s, withdrawn)
     hour = min(now // _HOUR_S - cycle.hour_zero, s.limit_mw.shape[1] - 1)
     if hour != cycle.hour:
         _turn_hour(s, hour)
@@ -167,6 +180,31 @@ def _take_in(s: State, ended: Any, lost: Any, nodes_up: Any, nodes_down: Any, no
             _set_node(s, nodes_down[i], 0)
         judge_shapes(s)
         cycle.scan_all = 1
+
+
+@kernel
+def _withdraw(s: State, withdrawn: Any) -> None:
+    """Waiting jobs leave the queue; what they were promised is free for others. They may arrive again later."""
+    cycle = s.cycle[0]
+    for i in range(len(withdrawn)):
+        job = withdrawn[i]
+        row = s.jobs[job]
+        if row.state != WAITING:
+            continue
+        if row.reserved_s < NEVER_S:
+            drop(s, job)
+            plan_remove(s, job)
+            mark_nodes_dirty(s, job)
+            cycle.freed_early = 1
+            cycle.scan_all = 1  # who stood behind the promise may go now, on other nodes too
+        forget_reason(s, job)
+        row.state = ABSENT
+    cycle.blocked = 0
+    for at in range(cycle.queue_head, cycle.queue_tail):
+        if s.queue[at].shape >= 0 and s.jobs[s.queue[at].job].state == ABSENT:
+            _leave_queue(s, at)
+    if cycle.waiting == 0:
+        cycle.scan_all = 0
 
 
 @kernel
@@ -258,9 +296,7 @@ def _say(s: State, job: int, reason: int, now: int) -> None:
     cycle = s.cycle[0]
     if s.jobs[job].reason == reason:
         return
-    if s.jobs[job].reason == _QUOTA:
-        cycle.held_by_quota -= 1
-        s.tenants[s.jobs[job].held_by].holds_back -= 1
+    forget_reason(s, job)
     s.jobs[job].reason = reason
     if cycle.logged < len(s.logged):
         line = s.logged[cycle.logged]

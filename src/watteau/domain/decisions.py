@@ -10,6 +10,8 @@ class Reason(IntEnum):
     MISCONFIGURED = 10
     NO_SUCH_GPU_MODEL = 11
     NO_SUCH_SITE = 12
+    DEPENDENCY_NEVER = 13
+    LAUNCH_REFUSED = 14
     EXCEEDS_MAXIMUM = 20
     EXCEEDS_QUOTA = 21
     QUOTA = 30
@@ -24,6 +26,9 @@ class Reason(IntEnum):
     SITE_UNREACHABLE = 80
     GREEN_HOLD = 90
     STOPPED = 100
+    DEPENDENCY = 101
+    BEGIN_TIME = 102
+    ARRAY_LIMIT = 103
     BUDGET_EXHAUSTED = 110
 
     @property
@@ -38,6 +43,8 @@ SENTENCE: dict[Reason, str] = {
     Reason.MISCONFIGURED: "The request contradicts itself; correct it and submit again.",
     Reason.NO_SUCH_GPU_MODEL: "No pool of this fleet has a GPU model that the job allows.",
     Reason.NO_SUCH_SITE: "This fleet has no site that the job allows.",
+    Reason.DEPENDENCY_NEVER: "A job that it depends on ended otherwise than it asks; submit it again without that.",
+    Reason.LAUNCH_REFUSED: "The site's engine refuses to run it as it was asked for; correct it and submit again.",
     Reason.EXCEEDS_MAXIMUM: "The job asks for more than its allowed pools will ever have; ask for less.",
     Reason.EXCEEDS_QUOTA: "The job alone is larger than its tenant's quota; ask for less or for a larger quota.",
     Reason.QUOTA: "The tenant's quota is in use; the job starts when the tenant's own jobs end.",
@@ -52,5 +59,8 @@ SENTENCE: dict[Reason, str] = {
     Reason.SITE_UNREACHABLE: "The site's engine does not answer.",
     Reason.GREEN_HOLD: "The job is flexible and waits for renewable supply, at most until its latest start.",
     Reason.STOPPED: "Someone holds the job; release it to let it start.",
+    Reason.DEPENDENCY: "Jobs that it depends on have not begun or ended yet.",
+    Reason.BEGIN_TIME: "The job asked not to start before a time that has not come.",
+    Reason.ARRAY_LIMIT: "As many tasks of the array run as it allows at once.",
     Reason.BUDGET_EXHAUSTED: "The search budget of this cycle ran out before the job was tried; it is tried again.",
 }

@@ -1,8 +1,8 @@
 """The fleet: sites, pools of one node shape, phases, outages and supply contracts."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -87,8 +87,8 @@ class Pool:
     def __post_init__(self) -> None:
         if not 0 < self.node_idle_w <= self.node_typical_w <= self.node_max_w:
             raise ValueError(f"pool {self.id}: powers must satisfy 0 < idle <= typical <= max")
-        if min(self.gpus_per_node, self.cpu_cores, self.memory_gib, self.nodes_per_block) < 1:
-            raise ValueError(f"pool {self.id}: GPUs, cores, memory and nodes per block must be at least 1")
+        if self.gpus_per_node < 0 or min(self.cpu_cores, self.memory_gib, self.nodes_per_block) < 1:
+            raise ValueError(f"pool {self.id}: cores, memory and nodes per block must be at least 1, GPUs not negative")
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +233,14 @@ class Fleet:
     def gpus(self, at: datetime | None = None) -> int:
         """GPUs that are open at a time; of all phases when no time is given."""
         return sum(site.gpus(at) for site in self.sites)
+
+    def with_tenants(self, names: Iterable[str]) -> "Fleet":
+        """The fleet with every named tenant that its tree lacks, as children of the root with a share of 1."""
+        known = {tenant.id for _, tenant in self.tenants.walk()}
+        added = tuple(Tenant(TenantId(name), name, 1, None, ()) for name in dict.fromkeys(names) if name not in known)
+        if not added:
+            return self
+        return replace(self, tenants=replace(self.tenants, children=self.tenants.children + added))
 
     def opening_times_s(self) -> list[int]:
         """Epoch seconds at which a phase opens, sorted, each once."""

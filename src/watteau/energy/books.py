@@ -213,8 +213,11 @@ def settle(
 
 
 def gpu_power_mw(pool: Pool, node_w: int) -> int:
-    """One GPU's share of a node's power in whole milliwatts; what does not divide is dropped (under 1 mW a GPU)."""
-    return node_w * 1_000 // pool.gpus_per_node
+    """One GPU's share of a node's power in whole milliwatts; what does not divide is dropped (under 1 mW a GPU).
+
+    0 for a node without GPUs: only what holds GPUs is metered by them.
+    """
+    return node_w * 1_000 // pool.gpus_per_node if pool.gpus_per_node else 0
 
 
 def _check_inputs(

@@ -18,7 +18,10 @@ def attempt_name(job_id: int, number: int) -> str:
 
 
 class EngineUnreachable(Exception):  # noqa: N818 - the name says what happened, as in STYLE
-    """The engine did not answer. Nothing is known of its attempts; the message says what was tried."""
+    """The engine does not answer, or cannot do anything now (a full disk). Nothing is known of its attempts.
+
+    The message says what was tried. The command is given again until it is answered.
+    """
 
 
 class LaunchRefused(Exception):  # noqa: N818

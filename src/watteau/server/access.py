@@ -83,6 +83,7 @@ RULES: dict[str, Rule] = {
     "is_alive": _rule(About.NOBODY, None, "ask whether the process lives"),
     "is_ready": _rule(About.NOBODY, None, "ask whether it can work"),
     "read_metrics": _rule(About.NOBODY, None, "read the metrics"),
+    "read_report": _rule(About.NOBODY, None, "read the demonstration's report"),
 }
 
 #: Who may give which roles, and change accounts that hold them. Nobody changes their own.

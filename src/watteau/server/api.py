@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -45,11 +46,12 @@ def create_app(
     *,
     log: Log | None = None,
     stopwatch_s: Stopwatch | None = None,
+    report: Path | None = None,
 ) -> FastAPI:
     """The API over a store and a controller.
 
     `now_ms` is the wall clock in epoch milliseconds; `stopwatch_s` measures durations (by `now_ms` when left out).
-    `log` gets one line a request (JSON to stderr when left out).
+    `log` gets one line a request (JSON to stderr when left out). `report` is a page to show at /report.
     """
     log = log or json_log(now_ms)
     metrics = Metrics(store, live, now_ms)
@@ -66,6 +68,7 @@ def create_app(
         pulse=pulse,
         log=log,
         metrics=metrics,
+        report=report,
     )
 
     @asynccontextmanager

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from threading import Event
 from typing import Protocol
 
-from watteau.domain.fleet import Fleet
+from watteau.domain.fleet import Fleet, Site
 from watteau.domain.requests import JobId
 from watteau.engines.contract import LogPart
-from watteau.server.schemas import Evidence, SiteView
+from watteau.runtime.controller import Controller, SiteFigures
+from watteau.server.schemas import Evidence, PoolFree, SiteView, moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,107 @@ class Live(Protocol):
 
     def wait_change(self, timeout_s: float) -> None:
         """Return as soon as something was written to the event log, or after `timeout_s`. Once too often is fine."""
+
+
+class WithController:
+    """The controller of this process, in the API's words."""
+
+    def __init__(self, controller: Controller, fleet: Fleet) -> None:
+        self._controller = controller
+        self._fleet = fleet
+
+    def sites(self) -> list[SiteView]:
+        """Every site: as the controller sees it, or as the fleet file has it when another one leads."""
+        figures = {its.site: its for its in self._controller.sites()}
+        return [self._site(site, figures.get(site.id)) for site in self._fleet.sites]
+
+    def _site(self, site: Site, its: SiteFigures | None) -> SiteView:
+        known = {
+            "id": site.id,
+            "name": site.name,
+            "engine": site.engine.value,
+            "mode": site.mode.value,
+            "power_limit_kw": site.power_limit_kw,
+        }
+        if its is None:
+            why = "another controller leads" if not self._controller.leading else "Watteau does not drive it"
+            return SiteView(**known, state="silent", why=why)
+        pools = its.pools
+        total = {
+            name: sum(pool.nodes_up * getattr(pool.pool, name) for pool in pools)
+            for name in ("gpus_per_node", "cpu_cores", "memory_gib")
+        }
+        cpu_free = sum(pool.cpu_milli_free for pool in pools) / 1000
+        return SiteView(
+            **known,
+            state="silent" if its.silent_cause else "ready",
+            why=its.silent_cause,
+            since=moment(its.since_ms),
+            nodes_up=sum(pool.nodes_up for pool in pools),
+            nodes_total=sum(pool.nodes_open for pool in pools),
+            gpus_total=total["gpus_per_node"],
+            gpus_busy=total["gpus_per_node"] - sum(pool.gpu_milli_free for pool in pools) / 1000,
+            cpu_cores_total=total["cpu_cores"],
+            cpu_cores_busy=total["cpu_cores"] - cpu_free,
+            memory_mib_total=1024 * total["memory_gib"],
+            memory_mib_busy=1024 * total["memory_gib"] - sum(pool.memory_mib_free for pool in pools),
+            running=its.running,
+            power_kw=round(its.it_power_w * min(site.pue.value) / 1000, 3),
+            notes=self._controller.drivers[site.id].engine.capabilities.notes,
+        )
+
+    def why(self, job_id: JobId) -> Evidence | None:
+        """The promise, the queue, and what is free where the job may run."""
+        promise = self._controller.promise(job_id)
+        if promise is None:
+            return None
+        return Evidence(
+            promised_start=None if promise.starts_by_s is None else moment(1000 * promise.starts_by_s),
+            jobs_ahead=promise.ahead,
+            pools=tuple(
+                PoolFree(
+                    site=its.site,
+                    pool=its.pool.id,
+                    gpu_model=its.pool.gpu_model,
+                    gpus_free=its.gpu_milli_free / 1000,
+                    nodes_whole=its.nodes_idle,
+                    note="" if its.nodes_up else "no node of it is up",
+                )
+                for its in self._controller.pools_for(job_id)
+            ),
+        )
+
+    def log(self, job_id: JobId, attempt: int, stream: str, start: int, most: int) -> LogPart:
+        """A piece of an attempt's output."""
+        return self._controller.read_log(job_id, attempt, stream, start, most)
+
+    def status(self) -> Status:
+        """How the controller is."""
+        its = self._controller.figures
+        return Status(
+            leading=self._controller.leading,
+            compiled=self._controller.compiled,
+            detail=self._controller.detail,
+            figures={
+                "cycles_total": its.cycles,
+                "steps_total": its.steps,
+                "rebuilds_total": its.rebuilds,
+                "verifications_total": its.verified,
+                "attempts_started_total": its.started,
+                "attempts_ended_total": its.ended,
+                "cycle_faults_total": its.errors,
+                "cycle_seconds": its.cycle_s,
+                "step_seconds": its.step_s,
+            },
+        )
+
+    def wake(self) -> None:
+        """Look at the store now."""
+        self._controller.wake()
+
+    def wait_change(self, timeout_s: float) -> None:
+        """Return when something was written to the event log, or after `timeout_s`."""
+        self._controller.wait_change(timeout_s)
 
 
 class NoController:

@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import AwareDatetime
 
 from watteau.domain.units import DAY_S, TenantId
-from watteau.server.problems import cause, documented, invalid
+from watteau.server.problems import cause, documented, invalid, not_found
 from watteau.server.schemas import (
     OkView,
     ReadyView,
@@ -158,3 +158,21 @@ def is_ready(http: HttpRequest) -> Response:
 def read_metrics(http: HttpRequest) -> Response:
     """Requests, jobs by state and reason, the controller's figures, the version. It names no tenant and no user."""
     return Response(generate_latest(services_of(http).metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+@process_router.get(
+    "/report",
+    operation_id="read_report",
+    summary="The demonstration's report",
+    response_class=Response,
+    responses={
+        **documented(404),
+        200: {"description": "One page.", "content": {"text/html": {"schema": {"type": "string"}}}},
+    },
+)
+def read_report(http: HttpRequest) -> Response:
+    """The page that `watteau demo` wrote, of a synthetic workload; only `watteau up --demo` shows one."""
+    report = services_of(http).report
+    if report is None or not report.is_file():
+        raise not_found("report")
+    return Response(report.read_bytes(), media_type="text/html")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Path, Request, Security
@@ -43,6 +44,7 @@ class Services:
     pulse: Pulse
     log: Log
     metrics: Metrics
+    report: FilePath | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Replays a workload on a fleet: loads the core's arrays, lets the virtual clock run, and collects what happened."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
@@ -16,6 +16,7 @@ from watteau.core.state import (
     build_state,
     capacity_changes,
     cut_for_fleet,
+    grow_log,
     grow_queue,
     outage_windows,
 )
@@ -24,7 +25,6 @@ from watteau.domain.errors import InvariantBroken
 from watteau.domain.fleet import Fleet, Outage, Pool, Pue
 from watteau.domain.jobs import NO_LIMIT_S, Shape, Workload
 from watteau.domain.policy import POLICIES, Policy
-from watteau.domain.tenants import Tenant
 from watteau.domain.units import (
     GPU_MILLI,
     NEVER_S,
@@ -100,15 +100,6 @@ class Replay:
         )
 
 
-def with_tenants(fleet: Fleet, names: tuple[str, ...]) -> Fleet:
-    """The fleet with every tenant of a workload that its tree lacks, as children of the root with a share of 1."""
-    known = {tenant.id for _, tenant in fleet.tenants.walk()}
-    added = tuple(Tenant(TenantId(name), name, 1, None, ()) for name in dict.fromkeys(names) if name not in known)
-    if not added:
-        return fleet
-    return replace(fleet, tenants=replace(fleet.tenants, children=fleet.tenants.children + added))
-
-
 def replay(
     fleet: Fleet,
     workload: Workload,
@@ -122,7 +113,7 @@ def replay(
 
     Phases open and planned outages begin and end on their dates. Jobs of an outage start anew when it is over.
     """
-    fleet = with_tenants(fleet, workload.tenants)
+    fleet = fleet.with_tenants(workload.tenants)
     shapes = cut_for_fleet(workload.shapes, fleet)
     workers_of = np.array([shape.workers for shape in shapes] or [0], dtype=np.int64)[workload.shape]
     first_worker = np.zeros(len(workload) + 1, dtype=np.int64)
@@ -267,11 +258,8 @@ class _Driver:
             if why == QUEUE_FULL:
                 self.state = grow_queue(self.state, 2 * len(self.state.queue))
             elif why == LOG_FULL:
-                logged = np.zeros(
-                    2 * len(self.state.logged) + 8 * int(self.state.cycle[0].waiting), dtype=layout.LOGGED
-                ).view(np.recarray)
-                logged[: len(self.state.logged)] = self.state.logged
-                self.state = replace(self.state, logged=logged)
+                room = 2 * len(self.state.logged) + 8 * int(self.state.cycle[0].waiting)
+                self.state = grow_log(self.state, room)
             elif why in (STOPPED, IDLE):
                 return
 

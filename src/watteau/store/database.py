@@ -139,8 +139,11 @@ class Database:
                 connect_args={
                     "connect_timeout": 5,
                     "application_name": "watteau",
-                    # An acknowledged request is durable, whatever the server's default is.
-                    "options": f"-c synchronous_commit=on -c lock_timeout={_BUSY_S}s -c timezone=UTC"
+                    # An acknowledged request is durable, whatever the server's default is. Compiling a statement
+                    # (jit) takes longer than running any of ours. What is read often is in memory, where a page
+                    # costs no more than its rows: by its defaults the planner prefers long walks to short hops.
+                    "options": f"-c synchronous_commit=on -c lock_timeout={_BUSY_S}s -c jit=off"
+                    " -c seq_page_cost=0.02 -c random_page_cost=0.02"
                     f" {self._url.query.get('options', '')}",
                 },
             )

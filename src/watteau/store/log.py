@@ -9,7 +9,8 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 from watteau.domain.records import Event, EventKind
 from watteau.domain.units import TenantId
 from watteau.store.answers import AuditLine
-from watteau.store.rows import EVENT, event_from, json_text, plain
+from watteau.store.ranges import Ranges, first_keys
+from watteau.store.rows import EVENT, event_from, in_parts, is_plain, json_text, plain
 from watteau.store.tables import audit, counters, events
 
 #: An event to be: job, tenant, attempt, kind, data.
@@ -109,7 +110,14 @@ def story(connection: Connection, job_id: int, after_seq: int, limit: int) -> li
 
 def tail(connection: Connection, after_seq: int, limit: int, tenants: frozenset[TenantId] | None = None) -> list[Event]:
     """The log from a seq on (exclusive), of these tenants' jobs when given."""
-    wanted = select(*EVENT).where(events.c.seq > after_seq).order_by(events.c.seq).limit(limit)
-    if tenants is not None:
-        wanted = wanted.where(events.c.tenant.in_(sorted(tenants)))
-    return [event_from(row) for row in connection.execute(wanted)]
+    wanted = select(*EVENT).order_by(events.c.seq)
+    if tenants is None:
+        rows = connection.execute(wanted.where(events.c.seq > after_seq).limit(limit))
+        return [event_from(row) for row in rows]
+    possible = sorted(tenant for tenant in tenants if is_plain(tenant))
+    theirs = Ranges("events", "seq", "events_by_tenant", ("tenant",), (possible,), newest_first=False)
+    return [
+        event_from(row)
+        for seqs in in_parts(first_keys(connection, theirs, after_seq, limit))
+        for row in connection.execute(wanted.where(events.c.seq.in_(seqs)))
+    ]

@@ -1,0 +1,189 @@
+"""One thread for each site that speaks to its engine, so that one site's slowness never delays another's cycle."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from watteau.domain.fleet import Engine as EngineKind
+from watteau.domain.fleet import Site
+from watteau.domain.records import Place
+from watteau.domain.requests import Outcome
+from watteau.engines.contract import Engine, EngineUnreachable, Launch, LaunchRefused, Observation, WorkerPlace
+
+_FIRST_RETRY_S, _LAST_RETRY_S = 0.2, 10.0
+#: A silent engine is noticed at the latest after this long, also when nothing is asked of it.
+_PROBE_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The engine will never run this attempt."""
+
+    name: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """The engine fell silent, or speaks again."""
+
+    heard: bool
+    cause: str = ""
+
+
+News = Observation | Refused | Voice
+_Command = tuple[Literal["start", "stop", "adopt"], Launch | tuple[str, Outcome] | tuple[str, ...]]
+
+
+class SiteDriver:
+    """Commands go in, news come out; no call blocks. Commands are idempotent, so each is repeated until it is answered.
+
+    `may_act` is asked before each start: whoever no longer leads starts nothing.
+    """
+
+    def __init__(self, site: Site, engine: Engine, may_act: Callable[[], bool], wake: Callable[[], None]) -> None:
+        self.site = site
+        self.engine = engine
+        self.silent_cause = ""  # "": the engine answers
+        self._may_act = may_act
+        self._wake = wake
+        self._state = threading.Condition()  # guards all below
+        self._commands: deque[_Command] = deque()
+        self._news: deque[News] = deque()
+        self._changed = False
+        self._closed = False
+        self._term = 0  # rises with `reset`: what an older term asked for is not told
+        self._log = structlog.get_logger().bind(site=site.id)
+        engine.on_change(self._on_change)
+        self._thread = threading.Thread(target=self._run, name=f"watteau-site-{site.id}", daemon=True)
+        self._thread.start()
+
+    def node_name(self, place: Place) -> str:
+        """What the engine calls a node of ours. This machine is one node; simulated ones are numbered in their pool."""
+        if self.site.engine is EngineKind.LOCAL:
+            return self.engine.capacity()[0].node
+        return simulated_node(place.pool, place.node)
+
+    def worker_places(self, places: Sequence[Place]) -> tuple[WorkerPlace, ...]:
+        """Places as the engine takes them."""
+        return tuple(WorkerPlace(self.node_name(place), place.gpus) for place in places)
+
+    def start(self, launch: Launch) -> None:
+        """Start an attempt, as soon as the engine answers."""
+        self._give(("start", launch))
+
+    def stop(self, name: str, why: Outcome) -> None:
+        """Stop an attempt, as soon as the engine answers."""
+        self._give(("stop", (name, why)))
+
+    def adopt(self, names: Sequence[str]) -> None:
+        """Ask for one observation of each."""
+        if names:
+            self._give(("adopt", tuple(names)))
+
+    def drain(self) -> list[News]:
+        """What was heard since the last call, oldest first."""
+        with self._state:
+            news = list(self._news)
+            self._news.clear()
+        return news
+
+    def reset(self) -> None:
+        """Forget what was asked and heard: whoever leads next asks for everything again."""
+        with self._state:
+            self._term += 1
+            self._commands.clear()
+            self._news.clear()
+
+    def close(self) -> None:
+        """End the thread. Attempts go on."""
+        with self._state:
+            self._closed = True
+            self._state.notify_all()
+        self._thread.join(timeout=5)
+        self.engine.close()
+
+    def _give(self, command: _Command) -> None:
+        with self._state:
+            self._commands.append(command)
+            self._state.notify_all()
+
+    def _on_change(self) -> None:
+        with self._state:
+            self._changed = True
+            self._state.notify_all()
+
+    def _run(self) -> None:
+        retry_s = 0.0
+        while True:
+            with self._state:
+                if not self._closed and not self._changed and (retry_s or not self._commands):
+                    self._state.wait(retry_s or _PROBE_EVERY_S)
+                if self._closed:
+                    return
+                idle = not self._changed and not self._commands
+                self._changed = False
+                command = self._commands[0] if self._commands else None
+                term = self._term
+            try:
+                if command and command[0] == "start" and not self._may_act():
+                    retry_s = (
+                        _FIRST_RETRY_S  # perhaps it leads again in a moment; if not, `reset` takes the command away
+                    )
+                    continue
+                news: list[News] = list(self._do(command)) if command else []
+                if idle:
+                    self.engine.capacity()
+                news += self.engine.changes()
+                retry_s = 0.0
+            except EngineUnreachable as silence:
+                retry_s = min(_LAST_RETRY_S, 2 * retry_s) or _FIRST_RETRY_S
+                if not self.silent_cause:
+                    self._log.warning("engine is silent", cause=str(silence))
+                    self.silent_cause = str(silence) or "it does not answer"
+                    self._tell(term, [Voice(False, self.silent_cause)])
+                continue
+            except Exception as failed:  # an engine's own mistake must not end the site's thread
+                self._log.exception("engine failed")
+                retry_s = min(_LAST_RETRY_S, 2 * retry_s) or _FIRST_RETRY_S
+                if not self.silent_cause:
+                    self.silent_cause = f"it failed: {failed}"
+                    self._tell(term, [Voice(False, self.silent_cause)])
+                continue
+            with self._state:
+                if command and term == self._term and self._commands and self._commands[0] is command:
+                    self._commands.popleft()
+            if self.silent_cause:
+                self.silent_cause = ""
+                news.insert(0, Voice(True))
+            self._tell(term, news)
+
+    def _do(self, command: _Command) -> Sequence[News]:
+        match command:
+            case ("start", Launch() as launch):
+                try:
+                    self.engine.start(launch)
+                except LaunchRefused as refused:
+                    return [Refused(launch.name, str(refused))]
+            case ("stop", (str() as name, Outcome() as why)):
+                self.engine.stop(name, why)
+            case ("adopt", names):
+                return self.engine.adopt(names)  # type: ignore[arg-type]
+        return []
+
+    def _tell(self, term: int, news: Sequence[News]) -> None:
+        if not news:
+            return
+        with self._state:
+            if term == self._term:
+                self._news.extend(news)
+        self._wake()
+
+
+def simulated_node(pool: str, node: int) -> str:
+    """What a simulated engine calls a node of a pool."""
+    return f"{pool}-{node:05d}"
