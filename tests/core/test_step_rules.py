@@ -147,6 +147,37 @@ def test_a_site_without_the_power_for_a_job_says_so(policy: Policy) -> None:
     assert world.starts() == [-1, 0]
 
 
+@every_policy
+def test_the_idle_power_of_every_pool_of_a_site_counts(policy: Policy) -> None:
+    """4 kW idle in two pools, and 4 kW for the job: of 7 kW too much, now and for ever, so nobody waits behind it."""
+    ours = fleet(site((pool("p", 4), 2), (pool("q", 4), 2), power_kw=7))
+    world = build(ours, [Ask(0, 9, gpus(4)), Ask(1, 9, gpus(3))], policy).run(2)
+    assert (world.reason(0), world.promises()) == (Reason.SITE_POWER, {})
+    assert world.run().starts() == [-1, 1]
+
+
+@every_policy
+def test_an_hour_that_is_over_gives_no_power_any_more(policy: Policy) -> None:
+    """From 3,600 s on 4 kW are left, of which 2 for idle nodes: not for job 1, which waited for it, nor for job 2."""
+    ours = fleet(site((pool(gpus_per_node=4), 2), power_kw=8))
+    outlook = Outlook(0, np.array([[1.0, 2.0]]))
+    asked = [Ask(0, 4000, gpus(4)), Ask(1, 9, gpus(4)), Ask(3700, 9, gpus(3)), Ask(3800, 9, gpus(2))]
+    world = build(ours, asked, policy, outlook=outlook).run(3701)
+    assert [world.reason(job) for job in (1, 2)] == [Reason.SITE_POWER] * 2
+    assert world.promises() == {}
+    assert world.run().starts() == [0, -1, -1, 4000]
+
+
+@promising
+def test_who_waits_for_an_hour_with_more_power_is_promised_it_and_closes_the_site_to_nobody(policy: Policy) -> None:
+    ours = fleet(site((pool(gpus_per_node=4), 2), power_kw=8))
+    outlook = Outlook(0, np.array([[2.0, 2.0, 1.0]]))
+    asked = [Ask(5, 10, gpus(4)), Ask(6, 10, gpus(2)), Ask(7, 10, gpus(3)), Ask(8, 10, gpus(1))]
+    world = build(ours, asked, policy, outlook=outlook).run(7)
+    assert world.promises() == {0: 7200}
+    assert world.run().starts() == [7200, 6, 7210, 16]
+
+
 # Capacity that comes and goes
 
 

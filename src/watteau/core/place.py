@@ -227,6 +227,12 @@ def end_job(s: State, job: int, now: int) -> None:
 
 
 @kernel
+def has_power(site: Any, need_mw: int) -> bool:
+    """Whether this hour's limit allows a job once nothing else runs: only such a job may keep others from starting."""
+    return bool(site.idle_mw + need_mw <= site.limit_mw)
+
+
+@kernel
 def place_now(s: State, job: int, now: int, skip: int) -> int:
     """Start the job if its gang fits somewhere without delaying a reservation (but its own, when `skip` is the job).
 
@@ -253,7 +259,8 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
             why = max(why, _BEHIND_OTHERS)
             continue
         # Power is the reason only where there is room: a job that lacks GPUs as well must not close the site to others.
-        short = site.power_mw + shape.total_milli * pool.busy_mw_per_milli > site.limit_mw
+        need_mw = shape.total_milli * pool.busy_mw_per_milli
+        short = site.power_mw + need_mw > site.limit_mw
         if scored and not short:
             chosen = find_by_loss(s, row.shape, p, chosen, now, now + row.estimate_s, skip)
             outcome = _why_not_one(s, p, shape)
@@ -271,7 +278,7 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
                 return 0
         if outcome == _SITE_POWER:
             s.cycle[0].power_binds = 1
-            if skip >= 0:
+            if skip >= 0 and has_power(site, need_mw):
                 site.power_hold = 1
         why = max(why, outcome)
     if chosen >= 0:
@@ -627,9 +634,11 @@ def start_where_promised(s: State, job: int, now: int) -> bool:
         if s.nodes[n].up == 0 or not _fits_together(s, n, shape, together, now, until):
             return False
         w += together
-    if site.power_mw + shape.total_milli * pool.busy_mw_per_milli > site.limit_mw:
+    need_mw = shape.total_milli * pool.busy_mw_per_milli
+    if site.power_mw + need_mw > site.limit_mw:
         s.cycle[0].power_binds = 1
-        site.power_hold = 1
+        if has_power(site, need_mw):
+            site.power_hold = 1
         return False
     for w in range(first, last):
         take(s, w, s.workers[w].node, shape)

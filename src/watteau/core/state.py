@@ -157,6 +157,7 @@ def build_state(
     cycle[0].wake_s = NEVER_S
     cycle[0].weight_zero_s = outlook.first_hour_s
     limits_kw = np.array([[site.power_limit_kw] for site in fleet.sites], dtype=np.float64)
+    limit_mw = (limits_kw * 1e6 / outlook.pue).astype(np.int64)
     # Sites are tried in the order of the energy that a GPU-hour costs there: one shared supply, so PUE decides.
     pue_of_pool = outlook.pue[[site_of[site.id] for site, _ in pools], :]
     policy_row = _policy_row(policy)
@@ -196,7 +197,8 @@ def build_state(
         stale=np.zeros(nodes_total, dtype=np.int32),
         started=np.zeros(queue, dtype=np.int32),
         logged=records(log, layout.LOGGED),
-        limit_mw=(limits_kw * 1e6 / outlook.pue).astype(np.int64),
+        limit_mw=limit_mw,
+        limit_ahead_mw=np.maximum.accumulate(limit_mw[:, ::-1], axis=1)[:, ::-1].copy(),
         preference=np.argsort(pue_of_pool, axis=0, kind="stable").T.astype(np.int32).copy(),
         typical=typical_rows,
         typical_pools=_shape_rows([shape for _, shape in typical], fleet)[1],
@@ -459,6 +461,7 @@ def check_invariants(state: State, *, drained: bool = False) -> None:
     shared = np.zeros(state.shared_free.shape, dtype=np.int64)
     power = np.zeros(len(state.sites), dtype=np.int64)
     np.add.at(power, pools["site"][nodes["pool"]], np.where(nodes["up"] == 1, pools["node_idle_mw"][nodes["pool"]], 0))
+    idle = power.copy()
     for job in np.flatnonzero(jobs["state"] == layout.RUNNING):
         row = jobs[job]
         shape = shapes[row.shape]
@@ -487,6 +490,7 @@ def check_invariants(state: State, *, drained: bool = False) -> None:
         ("tenants' use", used, state.tenants["used_milli"]),
         ("shared GPUs", np.where(shared > 0, GPU_MILLI - shared, -1), state.shared_free),
         ("power", power, state.sites["power_mw"]),
+        ("idle power", idle, state.sites["idle_mw"]),
     ):
         if not np.array_equal(counted, kept):
             raise InvariantBroken(f"{name}: counted {counted.tolist()}, kept {kept.tolist()}")
