@@ -132,6 +132,16 @@ def test_a_job_that_two_outages_end_runs_a_third_time() -> None:
     check_waiting_is_explained(happened)
 
 
+@pytest.mark.parametrize("first_s", [-50, 100])
+def test_outages_that_overlap_or_touch_are_one(first_s: int) -> None:
+    """Each used to open the nodes at its end, and at the zero the one that came last in the list had its way."""
+    fleet = fleet_of(nodes=1, opens={-100: 1}, outages=((first_s, 300), (200, 400), (150, 250), (400, 500)))
+    happened = run(fleet, jobs_of((0, 90, 8), (110, 500, 8), estimate_s=(10, 10)))
+    assert times(happened) == ([(500, 590), (590, 1_090)] if first_s < 0 else [(0, 90), (500, 1_000)])
+    assert len(happened.lost) == 0
+    assert settled(happened).books.open_gpu_milli_s[0, 0] == 8_000 * (3_600 - 500 + max(first_s, 0))
+
+
 @EVERY_POLICY
 def test_an_end_beyond_the_wheel_of_the_clock_comes_on_time(policy: str) -> None:
     year = 365 * 86_400

@@ -40,6 +40,11 @@ class Outlook:
         """Every site at its lowest PUE, for ever."""
         return Outlook(0, np.array([[min(site.pue.value)] for site in fleet.sites], dtype=np.float64))
 
+    @staticmethod
+    def worst(fleet: Fleet) -> "Outlook":
+        """Every site at its highest PUE, for ever: what fits then fits on every day."""
+        return Outlook(0, np.array([[max(site.pue.value)] for site in fleet.sites], dtype=np.float64))
+
 
 @dataclass(frozen=True, slots=True)
 class CapacityChange:
@@ -288,12 +293,12 @@ def grow_queue(state: State, room: int) -> State:
 
 
 def capacity_changes(fleet: Fleet, state: State) -> list[CapacityChange]:
-    """Every opening of a phase and every planned outage, sorted by time (closing before opening)."""
+    """Every opening of a phase and every planned outage, sorted by time. What a node is follows from its last one."""
     changes = []
     pools = list(fleet.pools())
     for index, (site, pool) in enumerate(pools):
         first = int(state.pools[index]["first_node"])
-        outages = [(to_epoch_s(o.start), to_epoch_s(o.end)) for o in site.outages if not o.pools or pool.id in o.pools]
+        outages = site.outages_s(pool.id)
         for phase in sorted(site.phases, key=lambda phase: phase.opens):
             count = sum(nodes for pool_id, nodes in phase.nodes if pool_id == pool.id)
             opens = to_epoch_s(phase.opens)
@@ -310,17 +315,19 @@ def capacity_changes(fleet: Fleet, state: State) -> list[CapacityChange]:
 
 
 def outage_windows(fleet: Fleet) -> list[tuple[int, int, int]]:
-    """(start_s, end_s, pool) of every planned outage, sorted."""
+    """(start_s, end_s, pool) of every time in which planned outages close a pool, sorted."""
     return sorted(
-        (to_epoch_s(outage.start), to_epoch_s(outage.end), index)
+        (start, end, index)
         for index, (site, pool) in enumerate(fleet.pools())
-        for outage in site.outages
-        if not outage.pools or pool.id in outage.pools
+        for start, end in site.outages_s(pool.id)
     )
 
 
 def announce_outages(state: State, windows: Sequence[tuple[int, int, int]], now_s: int) -> None:
-    """Tell each pool its next planned outage, so that no job starts that would still run when it begins."""
+    """Tell each pool its next planned outage, so that no job starts that would still run when it begins.
+
+    `windows` as from `outage_windows`. To be called again when one of them has begun.
+    """
     state.pools["closes_s"] = NEVER_S
     state.pools["reopens_s"] = NEVER_S
     for start, end, pool in reversed(windows):

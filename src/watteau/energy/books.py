@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 
 from watteau.domain.errors import InvariantBroken
-from watteau.domain.fleet import Fleet, Pool
+from watteau.domain.fleet import Fleet, Pool, merged
 from watteau.domain.units import (
     GPU_MILLI,
     HOUR_S,
@@ -81,11 +81,7 @@ def presence_of(fleet: Fleet) -> tuple[Presence, ...]:
                 for pool_id, count in phase.nodes
                 if pool_id == pool.id
             ),
-            outages=tuple(
-                (to_epoch_s(outage.start), to_epoch_s(outage.end))
-                for outage in site.outages
-                if not outage.pools or pool.id in outage.pools
-            ),
+            outages=tuple(site.outages_s(pool.id)),
         )
         for site, pool in fleet.pools()
     )
@@ -268,22 +264,11 @@ def _node_seconds(presence: Presence, first_hour_s: int, hours: int) -> Int64Arr
     on = np.zeros(hours, dtype=np.int64)
     for opens_s, nodes in presence.openings:
         on += nodes * overlap_s(hour_s, opens_s, end_s)
-        for outage_s, back_s in _merged(presence.outages):
+        for outage_s, back_s in merged(presence.outages):
             on -= nodes * overlap_s(hour_s, max(opens_s, outage_s), back_s)
     if int(on.min(initial=0)) < 0:
         raise ValueError("more nodes close than ever opened")
     return on
-
-
-def _merged(windows: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Windows without overlaps, so that no second is taken off twice."""
-    merged: list[tuple[int, int]] = []
-    for start, end in sorted(window for window in windows if window[0] < window[1]):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
 
 
 @njit(cache=True)
