@@ -15,12 +15,14 @@ from watteau.core.state import (
     Outlook,
     add_past_use,
     add_shapes,
+    announce_outages,
     build_state,
     capacity_changes,
     check_invariants,
     grow_jobs,
     grow_log,
     grow_queue,
+    outage_windows,
 )
 from watteau.core.step import Events, step
 from watteau.domain.decisions import Reason
@@ -142,13 +144,19 @@ def _lowest_free(taken: set[int], count: int) -> tuple[int, ...]:
 
 
 class LiveState:
-    """Owns the arrays; changes are gathered and taken in by the next `step`."""
+    """Owns the arrays; changes are gathered and taken in by the next `step`.
 
-    def __init__(self, fleet: Fleet, policy: Policy, now_s: int) -> None:
-        outlook = Outlook.constant(fleet)
+    `outlook`: PUE by site and hour, from an hour that has begun; without it every hour is taken for the worst.
+    """
+
+    def __init__(self, fleet: Fleet, policy: Policy, now_s: int, outlook: Outlook | None = None) -> None:
+        # A live power limit protects a feeder, and nobody has said how warm it will be: at the lowest PUE, or at a
+        # mean one, what is started on a cool night would break the limit on a hot afternoon, and only preemption
+        # could mend that. The highest PUE costs some GPUs at sites that are short of power, and no limit.
         hour_s = now_s // HOUR_S * HOUR_S
         self.fleet = fleet
         self.policy = policy
+        self._outlook = outlook
         self._state = build_state(
             fleet,
             (),
@@ -157,7 +165,7 @@ class LiveState:
             workers=_LEAST_ROWS,
             queue=_LEAST_ROWS,
             log=_LEAST_LOG,
-            outlook=replace(outlook, first_hour_s=hour_s),
+            outlook=outlook or replace(Outlook.worst(fleet), first_hour_s=hour_s),
         )
         self._state.jobs["start_s"] = self._state.jobs["pool"] = -1
         self._tenant_row = {tenant.id: row for row, (_, tenant) in enumerate(fleet.tenants.walk())}
@@ -171,6 +179,8 @@ class LiveState:
         self._workers_used = 0
         self._changes = capacity_changes(fleet, self._state)
         self._changes_done = 0
+        self._outages = outage_windows(fleet)
+        self._announce_s = now_s  # when the pools' next outage is looked up again
         self._up_wanted = np.zeros(len(self._state.nodes), dtype=np.bool_)  # by phases and outages
         self._barred = np.zeros(len(self._state.nodes), dtype=np.bool_)  # by their engine
         self._gathered: dict[str, set[JobId]] = {name: set() for name in ("ended", "lost", "arrived", "withdrawn")}
@@ -295,6 +305,9 @@ class LiveState:
             change = self._changes[self._changes_done]
             self._up_wanted[change.first_node : change.first_node + change.count] = change.up
             self._changes_done += 1
+        if now_s >= self._announce_s:
+            announce_outages(self._state, self._outages, now_s)
+            self._announce_s = next((start for start, _, _ in self._outages if start > now_s), NEVER_S)
         wanted = self._up_wanted & ~self._barred
         is_up = self._state.nodes["up"] == 1
         events = Events(
@@ -353,7 +366,7 @@ class LiveState:
         """Build the arrays anew from the jobs that have not ended; what they were promised is worked out again."""
         old = self._state
         now_s = int(old.cycle[0].now_s)
-        fresh = LiveState(self.fleet, self.policy, now_s)
+        fresh = LiveState(self.fleet, self.policy, now_s, self._outlook)
         fresh._state.cycle[0].weight_zero_s = old.cycle[0].weight_zero_s
         running = [row for row, asked in enumerate(self._asked) if asked and old.jobs[row].state == layout.RUNNING]
         # What running jobs have used so far comes with them; `resume` charges it anew.
