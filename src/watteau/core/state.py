@@ -14,7 +14,7 @@ from watteau.core.layout import State, records
 from watteau.core.step import judge_shapes
 from watteau.domain.decisions import Reason
 from watteau.domain.errors import InvariantBroken
-from watteau.domain.fleet import Fleet, Pool
+from watteau.domain.fleet import Fleet, Pool, Site
 from watteau.domain.jobs import Shape, Topology
 from watteau.domain.policy import Order, Policy, Scoring
 from watteau.domain.units import (
@@ -56,41 +56,56 @@ class CapacityChange:
     up: bool
 
 
-def cut(shape: Shape, gpus_per_node: int) -> Shape:
-    """A divisible shape as a gang of equal workers, as large as a node allows; other shapes as they are."""
-    if not shape.divisible:
-        return shape
-    if shape.gpu_milli <= gpus_per_node * GPU_MILLI:
-        return replace(shape, divisible=False)
-    if gpus_per_node == 0:
-        return replace(shape, divisible=False)  # no pool that it may use has GPUs: refused later, with the reason
-    gpus = shape.gpu_milli // GPU_MILLI
-    workers = next(w for w in range(-(-gpus // gpus_per_node), gpus + 1) if gpus % w == 0)
-    return replace(
-        shape,
-        workers=workers,
-        gpu_milli=shape.gpu_milli // workers,
-        cpu_milli=-(-shape.cpu_milli // workers),
-        memory_mib=-(-shape.memory_mib // workers),
-        divisible=False,
-    )
-
-
 def cut_for_fleet(shapes: Sequence[Shape], fleet: Fleet) -> tuple[Shape, ...]:
-    """Every shape as the fleet will run it: divisible ones are cut by the largest node that they may use."""
-    result = []
-    for shape in shapes:
-        nodes = [pool.gpus_per_node for pool in _allowed(shape, fleet)]
-        result.append(cut(shape, max(nodes)) if nodes else replace(shape, divisible=False))
-    return tuple(result)
+    """Every shape as the fleet will run it: a divisible one as a gang of equal workers, as large as the fleet can hold.
+
+    That is the cut into the fewest workers that some allowed pool can hold together, GPUs, CPU and memory counted. When
+    none can, the shape stays whole, and is refused with its reason.
+    """
+    return tuple(_cut(shape, fleet) if shape.divisible else shape for shape in shapes)
 
 
-def _allowed(shape: Shape, fleet: Fleet) -> list[Pool]:
-    return [
-        pool
+def _cut(shape: Shape, fleet: Fleet) -> Shape:
+    allowed = [
+        (site, pool)
         for site, pool in fleet.pools()
         if (not shape.gpu_models or pool.gpu_model in shape.gpu_models) and (not shape.sites or site.id in shape.sites)
     ]
+    whole = replace(shape, divisible=False)
+    gangs = (
+        replace(
+            whole,
+            workers=workers,
+            gpu_milli=shape.gpu_milli // workers,
+            cpu_milli=-(-shape.cpu_milli // workers),
+            memory_mib=-(-shape.memory_mib // workers),
+        )
+        for workers in _ways_to_cut(shape, [pool for _, pool in allowed])
+    )
+    return next((gang for gang in gangs if any(_holds(site, pool, gang) for site, pool in allowed)), whole)
+
+
+def _ways_to_cut(shape: Shape, pools: Sequence[Pool]) -> list[int]:
+    """Numbers of equal workers to try, the fewest first; whole GPUs stay whole, and a fraction is one worker's."""
+    if shape.gpu_milli == 0:
+        by_node = {
+            max(1, -(-shape.cpu_milli // (pool.cpu_cores * 1000)), -(-shape.memory_mib // (pool.memory_gib * 1024)))
+            for pool in pools
+        }
+        return sorted({1, *by_node})
+    gpus, most = shape.gpu_milli // GPU_MILLI, max((pool.gpus_per_node for pool in pools), default=0)
+    if shape.gpu_milli % GPU_MILLI or most == 0:
+        return [1]
+    small = [workers for workers in range(1, math.isqrt(gpus) + 1) if gpus % workers == 0]
+    return sorted(workers for workers in {*small, *(gpus // each for each in small)} if workers * most >= gpus)
+
+
+def _holds(site: Site, pool: Pool, shape: Shape) -> bool:
+    """Whether the pool, all phases open and empty, holds the whole gang."""
+    nodes = site.nodes(pool.id)
+    if shape.topology is Topology.ONE_BLOCK_REQUIRED and shape.workers > 1:
+        nodes = min(nodes, pool.nodes_per_block)
+    return _workers_per_node(shape, pool) * nodes >= shape.workers
 
 
 def build_state(
@@ -396,28 +411,24 @@ def _shape_rows(shapes: Sequence[Shape], fleet: Fleet) -> tuple[NDArray[np.void]
                     continue
                 if shape.sites and site.id not in shape.sites:
                     continue
-                nodes = site.nodes(pool.id)
-                if shape.topology is Topology.ONE_BLOCK_REQUIRED and shape.workers > 1:
-                    nodes = min(nodes, pool.nodes_per_block)
-                if _workers_per_node(shape, pool.gpus_per_node, pool.cpu_cores, pool.memory_gib) * nodes >= (
-                    shape.workers
-                ):
+                if _holds(site, pool, shape):
                     may_run[index, pool_index] = 1
                     row.verdict = 0
     return rows, may_run
 
 
-def _workers_per_node(shape: Shape, gpus: int, cpu_cores: int, memory_gib: int) -> int:
+def _workers_per_node(shape: Shape, pool: Pool) -> int:
+    # As `most_workers_on_empty_node`, which works on rows: there are none before shapes are cut.
     whole, milli = _gpu_split(shape)
     most = shape.workers
     if milli:
-        most = min(most, gpus * (GPU_MILLI // milli))
+        most = min(most, pool.gpus_per_node * (GPU_MILLI // milli))
     elif whole:
-        most = min(most, gpus // whole)
+        most = min(most, pool.gpus_per_node // whole)
     if shape.cpu_milli:
-        most = min(most, cpu_cores * 1000 // shape.cpu_milli)
+        most = min(most, pool.cpu_cores * 1000 // shape.cpu_milli)
     if shape.memory_mib:
-        most = min(most, memory_gib * 1024 // shape.memory_mib)
+        most = min(most, pool.memory_gib * 1024 // shape.memory_mib)
     return most
 
 

@@ -25,7 +25,7 @@ class Shape:
 
     Each worker runs on one node with `gpu_milli` thousandths of a GPU (a multiple of 1000, or a fraction of one
     GPU below 1000, or 0), `cpu_milli` and `memory_mib`. A `divisible` shape says only how much it needs in all
-    (`workers` is 1): when no node is that large, it is cut into equal workers as large as a node allows.
+    (`workers` is 1): it is cut into equal workers, as few as some pool can hold together.
     Empty `gpu_models` or `sites` allow all.
     """
 
