@@ -142,6 +142,24 @@ def test_outages_that_overlap_or_touch_are_one(first_s: int) -> None:
     assert settled(happened).books.open_gpu_milli_s[0, 0] == 8_000 * (3_600 - 500 + max(first_s, 0))
 
 
+def test_an_outage_may_send_more_jobs_back_than_the_queue_had_room_for() -> None:
+    many = 18_000
+    jobs = jobs_of(*((0, 1_000 + job, 1) for job in range(many)), estimate_s=(10,) * many)
+    happened = run(fleet_of(nodes=many // 8, outages=((100, 200),)), jobs)
+    assert len(happened.lost) == many
+    assert times(happened) == [(200, 1_200 + job) for job in range(many)]
+
+
+def test_the_log_holds_what_many_outages_in_a_row_say_to_a_deep_queue() -> None:
+    """Each boundary changes the reason of every job that waits, and between two of them nothing else happens."""
+    outages = tuple((100 * k, 100 * k + 50) for k in range(1, 9))
+    many = 9_000
+    jobs = jobs_of(*((1, 60, 8) for _ in range(many)), estimate_s=(1_000,) * many)
+    happened = run(fleet_of(nodes=1, outages=outages), jobs, "easy")
+    assert len(happened.logged) > 16 * many
+    assert happened.started.all()
+
+
 @EVERY_POLICY
 def test_an_end_beyond_the_wheel_of_the_clock_comes_on_time(policy: str) -> None:
     year = 365 * 86_400

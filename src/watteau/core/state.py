@@ -278,6 +278,21 @@ def _longer(old: Any, more: Any) -> Any:
     return result
 
 
+def make_room(state: State, newcomers: int) -> State:
+    """The same state with room for what one step may bring: newcomers in the queue, and changes of reasons in the log.
+
+    Every job that waits may change its reason in each of a step's few passes; without a log there is nothing to lose.
+    """
+    cycle = state.cycle[0]
+    waiting = int(cycle.waiting) + newcomers
+    if int(cycle.queue_tail) + newcomers >= len(state.queue):
+        state = grow_queue(state, 2 * (int(cycle.queue_tail) + newcomers + 1))
+    room = int(cycle.logged) + 4 * waiting + 16
+    if 0 < len(state.logged) < room:
+        state = grow_log(state, room + len(state.logged))
+    return state
+
+
 def grow_log(state: State, room: int) -> State:
     """The same state with room for at least `room` changes of reasons."""
     if room <= len(state.logged):

@@ -87,7 +87,7 @@ def step(state: State, events: Events, now_s: int) -> Decisions:
         now_s,
     )
     if state.cycle[0]["overflow"]:
-        raise InvariantBroken("the queue is full; make room with `grow` before jobs arrive")
+        raise InvariantBroken("the queue is full; call `make_room` before jobs arrive")
     return Decisions(started=state.started[:count].copy(), wake_s=int(state.cycle[0]["wake_s"]))
 
 

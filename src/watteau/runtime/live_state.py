@@ -20,8 +20,7 @@ from watteau.core.state import (
     capacity_changes,
     check_invariants,
     grow_jobs,
-    grow_log,
-    grow_queue,
+    make_room,
     outage_windows,
 )
 from watteau.core.step import Events, step
@@ -318,12 +317,8 @@ class LiveState:
             nodes_up=np.flatnonzero(wanted & ~is_up).astype(np.int32),
             nodes_down=np.flatnonzero(~wanted & is_up).astype(np.int32),
         )
-        state = self._state
-        waiting = int(state.cycle[0].waiting) + len(events.arrived) + len(events.lost)
-        if int(state.cycle[0].queue_tail) + len(events.arrived) + len(events.lost) >= len(state.queue):
-            state = grow_queue(state, 2 * (waiting + int(state.cycle[0].queue_tail) + 1))
-        state = self._state = grow_log(state, 4 * waiting + _LEAST_LOG)
-        state.cycle[0].logged = 0
+        self._state.cycle[0].logged = 0
+        state = self._state = make_room(self._state, len(events.arrived) + len(events.lost))
         decided = step(state, events, max(now_s, int(state.cycle[0].now_s)))
         if state.cycle[0].logged_lost:
             raise InvariantBroken(f"{state.cycle[0].logged_lost} reasons were not logged")

@@ -16,8 +16,7 @@ from watteau.core.state import (
     build_state,
     capacity_changes,
     cut_for_fleet,
-    grow_log,
-    grow_queue,
+    make_room,
     outage_windows,
 )
 from watteau.core.step import Events, step
@@ -255,11 +254,8 @@ class _Driver:
             why = advance(self.state, self.clock, stop_s, _STEPS_BETWEEN_PROGRESS)
             if self.progress is not None:
                 self.progress(int(self.clock.clock[0].next_arrival), len(self.clock.served_s))
-            if why == QUEUE_FULL:
-                self.state = grow_queue(self.state, 2 * len(self.state.queue))
-            elif why == LOG_FULL:
-                room = 2 * len(self.state.logged) + 8 * int(self.state.cycle[0].waiting)
-                self.state = grow_log(self.state, room)
+            if why in (QUEUE_FULL, LOG_FULL):
+                self.state = make_room(self.state, len(self.clock.arrived))
             elif why in (STOPPED, IDLE):
                 return
 
@@ -276,6 +272,7 @@ class _Driver:
             row = jobs[job]
             cancel_end(self.clock, job, int(row.start_s) + int(self.clock.served_s[job]))
             self.lost.append((job, int(row.start_s), at_s, int(row.pool)))
+        self.state = make_room(self.state, len(lost))
         decisions = step(
             self.state,
             Events(
