@@ -313,6 +313,15 @@ def test_an_estimate_does_not_kill_and_the_limit_does(policy: Policy) -> None:
 
 
 @promising
+def test_an_estimate_that_has_passed_moves_every_later_end_on_its_node(policy: Policy) -> None:
+    """Node 0: job 0 overruns 100 s and is taken to end at 200 s, job 1 at 160 s. When two GPUs of it were worked out
+    (for job 3, which was promised node 1), that was 160 s for both."""
+    asked = [Ask(0, 220, gpus(1), 100), Ask(0, 160, gpus(1)), Ask(0, 120, gpus(2)), Ask(10, 400, gpus(2))]
+    world = build(nodes(2, 2), [*asked, Ask(150, 9, gpus(2))], policy).run(151)
+    assert world.promises() == {4: 200}
+
+
+@promising
 def test_an_overrun_does_not_let_others_overtake_for_ever(policy: Policy) -> None:
     """Job 1 was promised 10 s; those who arrive all the time keep it no longer than one of them runs (to 41 s), or
     until the promises are next given anew."""

@@ -304,6 +304,7 @@ def refresh_available(s: State, now: int) -> None:
 def refresh_node(s: State, n: int, now: int) -> None:
     """Work out from when on 1, 2, ... GPUs stay free on a node. 0 stands for `now and ever since`."""
     node = s.nodes[n]
+    s.holds_until_s[n] = NEVER_S
     if node.up == 0:
         for g in range(node.gpus):
             s.available_s[g, n] = NEVER_S
@@ -311,6 +312,14 @@ def refresh_node(s: State, n: int, now: int) -> None:
     if node.reserved < 0 and node.share_best < 0 and node.gpus <= _SMALL_NODE:
         _refresh_simple_node(s, n, now)
         return
+    w = node.running
+    while w >= 0:
+        s.holds_until_s[n] = min(s.holds_until_s[n], expected_end_s(s.jobs[s.workers[w].job], now))
+        w = s.workers[w].next
+    w = node.reserved
+    while w >= 0:  # one that is due is taken to start now, whenever that is
+        s.holds_until_s[n] = min(s.holds_until_s[n], max(s.jobs[s.workers[w].job].reserved_s, now) + 1)
+        w = s.workers[w].next
     at, free, steps = node_future(s, n, now, -1)
     least = node.gpus
     g = node.gpus - 1
@@ -339,6 +348,7 @@ def _refresh_simple_node(s: State, n: int, now: int) -> None:
         gpus = s.shapes[job.shape].gpus
         if gpus > 0:
             end = expected_end_s(job, now)
+            s.holds_until_s[n] = min(s.holds_until_s[n], end)
             g = filled - 1
             while g >= 0 and s.available_s[g, n] > end:
                 s.available_s[g + gpus, n] = s.available_s[g, n]
@@ -351,13 +361,12 @@ def _refresh_simple_node(s: State, n: int, now: int) -> None:
 
 @kernel
 def available_from(s: State, n: int, gpus: int, now: int) -> int:
-    """`available_s` for so many GPUs, after making sure that no passed estimate hides in it."""
+    """`available_s` for so many GPUs, after making sure that no passed estimate or promise hides in it.
+
+    One that has passed can only have made the column too early: who finds it too late already need not ask.
+    """
     if gpus == 0:
         return now
-    at = s.available_s[gpus - 1, n]
-    if at <= now:
-        if s.nodes[n].gpus_free < gpus:
-            refresh_node(s, n, now)
-            at = s.available_s[gpus - 1, n]
-        return int(max(at, now))
-    return int(at)
+    if s.holds_until_s[n] <= now:
+        refresh_node(s, n, now)
+    return int(max(s.available_s[gpus - 1, n], now))

@@ -232,6 +232,7 @@ class State(Bundle):
     open_count: Any  # int32 [pool, GPUs free]
     held_count: Any  # int32 [pool, GPUs free]
     available_s: Any  # int64 [GPUs - 1, node]: from when on so many GPUs stay free
+    holds_until_s: Any  # int64 [node]: when its column of available_s grows old: an expected end or a promise passes
     shared_free: Any  # int16 [node, GPU]: thousandths free on a shared GPU, -1: the GPU is not shared
     queue: Any  # [position] QUEUED, between queue_head and queue_tail; shape -1: gone
     plan: Any  # int32 [reservation]: jobs in the order of the queue

@@ -209,6 +209,7 @@ def build_state(
         open_count=np.zeros((len(pools), most_gpus + 1), dtype=np.int32),
         held_count=np.zeros((len(pools), most_gpus + 1), dtype=np.int32),
         available_s=np.full((most_gpus, nodes_total), NEVER_S, dtype=np.int64),
+        holds_until_s=np.full(nodes_total, NEVER_S, dtype=np.int64),
         shared_free=np.full((nodes_total, most_gpus), -1, dtype=np.int16),
         queue=records(queue, layout.QUEUED),
         plan=np.zeros(queue, dtype=np.int32),
