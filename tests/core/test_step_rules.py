@@ -255,6 +255,23 @@ def test_a_gang_that_must_sit_in_one_block_waits_for_one(policy: Policy) -> None
     assert world.run().starts()[4] == 9
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(2, 700, topology=Topology.ONE_BLOCK_REQUIRED),
+        Shape(2, 0, cpu_milli=60_000, topology=Topology.ONE_BLOCK_REQUIRED),
+    ],
+    ids=["fractions", "cores"],
+)
+@every_policy
+def test_a_gang_without_whole_gpus_waits_for_its_block_too(policy: Policy, shape: Shape) -> None:
+    busy = [Ask(0, end_s, Shape(1, 1000, cpu_milli=96_000)) for end_s in (9, 5, 20, 5)]
+    world = build(nodes(4, 1, block=2), [*busy, Ask(6, 9, shape)], policy).run(7)
+    assert world.reason(4) == Reason.TOPOLOGY
+    assert world.run().starts()[4] == 9
+    assert world.nodes_of(4) in ([0, 1], [1, 0])
+
+
 # Parts of a GPU, CPU and memory
 
 

@@ -303,9 +303,9 @@ def _why_not_one(s: State, p: int, shape: Any) -> int:
 @kernel
 def find_node(s: State, p: int, shape: Any, now: int, until: int, skip: int) -> int:
     """The node for a single worker in a pool, or -1."""
-    if shape.milli > 0:
-        return _find_fraction(s, p, shape, now, until, skip)
     pool = s.pools[p]
+    if shape.milli > 0:
+        return _find_fraction(s, pool.first_node, pool.nodes, shape, now, until, skip)
     for k in range(shape.gpus, pool.gpus + 1):
         left = s.held_count[p, k]
         if left > 0:
@@ -341,12 +341,11 @@ def find_node(s: State, p: int, shape: Any, now: int, until: int, skip: int) -> 
 
 
 @kernel
-def _find_fraction(s: State, p: int, shape: Any, now: int, until: int, skip: int) -> int:
+def _find_fraction(s: State, first: int, count: int, shape: Any, now: int, until: int, skip: int) -> int:
     # The GPU that is left with the least, then a fresh GPU on the node with the fewest free; ties: lowest node.
-    pool = s.pools[p]
     best = -1
     best_left = 1 << 40
-    for n in range(pool.first_node, pool.first_node + pool.nodes):
+    for n in range(first, first + count):
         node = s.nodes[n]
         if node.up == 0 or node.cpu_free_milli < shape.cpu_milli or node.memory_free_mib < shape.memory_mib:
             continue
@@ -595,22 +594,59 @@ def _fill_block(s: State, b: int, shape: Any, done: int, count: int, promised: b
 
 @kernel
 def _place_one_by_one(s: State, row: Any, shape: Any, p: int, short: bool, now: int, skip: int) -> int:
-    # Gangs of fractions or of CPU-only workers: blocks do not matter to them.
+    # Gangs of fractions or of CPU-only workers. One that must sit in one block takes the first that holds it.
+    pool = s.pools[p]
+    if shape.topology == _ONE_BLOCK_REQUIRED:
+        for b in range(pool.first_block, pool.first_block + pool.blocks):
+            if _take_one_by_one(s, row, shape, p, b, now, skip):
+                if not short:
+                    return 0
+                _undo(s, row, shape, shape.workers)
+                return _SITE_POWER
+    if not _take_one_by_one(s, row, shape, p, -1, now, skip):
+        return _CAPACITY
+    if not short and shape.topology != _ONE_BLOCK_REQUIRED:
+        return 0
+    _undo(s, row, shape, shape.workers)
+    return _TOPOLOGY if shape.topology == _ONE_BLOCK_REQUIRED else _SITE_POWER
+
+
+@kernel
+def _take_one_by_one(s: State, row: Any, shape: Any, p: int, b: int, now: int, skip: int) -> bool:
+    """Take room for the whole gang in one block of the pool (-1: anywhere in it), or for none of it."""
     until = now + row.estimate_s
     row.start_s = now  # so that each worker sees when those before it will end
-    placed = 0
-    while placed < shape.workers:
-        n = find_node(s, p, shape, now, until, skip)
+    for placed in range(shape.workers):
+        n = find_node(s, p, shape, now, until, skip) if b < 0 else _find_in_block(s, b, shape, now, until, skip)
         if n < 0:
-            break
+            _undo(s, row, shape, placed)
+            return False
         take(s, row.first_worker + placed, n, shape)
-        placed += 1
-    if placed == shape.workers and not short:
-        return 0
+    return True
+
+
+@kernel
+def _undo(s: State, row: Any, shape: Any, placed: int) -> None:
     for undo in range(placed):
         give_back(s, row.first_worker + undo, shape)
     row.start_s = -1
-    return _SITE_POWER if placed == shape.workers else _CAPACITY
+
+
+@kernel
+def _find_in_block(s: State, b: int, shape: Any, now: int, until: int, skip: int) -> int:
+    # Without GPUs: the node with the fewest free GPUs, which others want least; ties: lowest node.
+    block = s.blocks[b]
+    if shape.milli > 0:
+        return _find_fraction(s, block.first_node, block.nodes, shape, now, until, skip)
+    best = -1
+    for n in range(block.first_node, block.first_node + block.nodes):
+        if (
+            s.nodes[n].up
+            and (best < 0 or s.nodes[n].gpus_free < s.nodes[best].gpus_free)
+            and fits_until(s, n, shape.gpus, shape.cpu_milli, shape.memory_mib, now, until, skip)
+        ):
+            best = n
+    return best
 
 
 @kernel
