@@ -272,6 +272,15 @@ def test_a_gang_without_whole_gpus_waits_for_its_block_too(policy: Policy, shape
     assert world.nodes_of(4) in ([0, 1], [1, 0])
 
 
+def test_of_several_pools_the_reason_is_that_of_the_pool_where_least_is_missing() -> None:
+    """One GPU of p is free and promised to job 2; q has none."""
+    ours = fleet(site((pool("q", 1, model="b200"), 1), (pool("p", 2), 1), (pool("r", 1, model="l4"), 1)))
+    asked = [Ask(0, 20, Shape(1, 1000, gpu_models=(model,))) for model in ("h100", "b200", "l4")]
+    asked += [Ask(1, 9, Shape(1, 2000, gpu_models=("h100",))), Ask(2, 50, gpus(1))]
+    world = build(ours, asked, named_policy("easy")).run(3)
+    assert [world.reason(job) for job in (3, 4)] == [Reason.CAPACITY, Reason.BEHIND_OTHERS]
+
+
 # Parts of a GPU, CPU and memory
 
 

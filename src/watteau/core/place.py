@@ -252,11 +252,11 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
         if chosen >= 0 and pool.site != s.pools[s.nodes[chosen].pool].site:
             break  # nodes compete by score inside one site only; sites in the order of preference
         if now + row.estimate_s > pool.closes_s:
-            why = max(why, _OUTAGE_AHEAD)
+            why = _nearer(why, _OUTAGE_AHEAD)
             continue
         site = s.sites[pool.site]
         if site.power_hold and skip < 0:
-            why = max(why, _BEHIND_OTHERS)
+            why = _nearer(why, _BEHIND_OTHERS)
             continue
         # Power is the reason only where there is room: a job that lacks GPUs as well must not close the site to others.
         need_mw = shape.total_milli * pool.busy_mw_per_milli
@@ -280,7 +280,7 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
             s.cycle[0].power_binds = 1
             if skip >= 0 and has_power(site, need_mw):
                 site.power_hold = 1
-        why = max(why, outcome)
+        why = _nearer(why, outcome)
     if chosen >= 0:
         take_gpu(s, row.first_worker, chosen, shape, s.scores[row.shape, chosen].gpu)
         commit(s, job, s.nodes[chosen].pool, now)
@@ -288,6 +288,15 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
     if why != _CAPACITY and why != _BEHIND_OTHERS:
         s.cycle[0].gang_room = shape.workers  # not for want of room
     return int(why) if why else _CAPACITY
+
+
+@kernel
+def _nearer(why: int, outcome: int) -> int:
+    # Of several pools, the reason of that in which least is missing: no room, room that others are promised, then the
+    # higher code, which says what is missing beside the room.
+    if why == 0 or why == _CAPACITY:
+        return outcome
+    return why if outcome == _CAPACITY else max(why, outcome)
 
 
 @kernel
