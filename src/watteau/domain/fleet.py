@@ -9,6 +9,13 @@ from enum import StrEnum
 from watteau.domain.tenants import Tenant
 from watteau.domain.units import ContractId, PoolId, SiteId, TenantId, from_epoch_s, to_epoch_s
 
+#: Some hundred times the largest fleet known, small enough for arrays.
+MOST_FLEET_NODES = 1_000_000
+MOST_FLEET_GPUS = 10_000_000
+#: Above these the integers of the hourly books could overflow: the nodes of one site, busy; of all, with their PUE.
+MOST_SITE_MW = 1_500
+MOST_FLEET_MW = 3_000
+
 
 class Engine(StrEnum):
     """What runs the jobs at a site."""
