@@ -209,6 +209,8 @@ def test_a_fleet_without_power_starts_nothing_and_says_so() -> None:
     happened = run(fleet, jobs_of((0, 10, 1), (5, 10, 8)))
     assert not happened.started.any()
     assert happened.reason.tolist() == [Reason.SITE_POWER, Reason.SITE_POWER]
+    books = settled(happened).books
+    assert (int(books.site_wh.sum()), int(books.open_gpu_milli_s.sum())) == (0, 0)
 
 
 def test_tenants_that_the_fleet_lacks_become_children_of_its_root() -> None:

@@ -123,8 +123,8 @@ def _moment(text: str) -> datetime:
 
 
 def _site_power_kw(site: Site, moment: datetime | None) -> tuple[float, float, float]:
-    """(idle, typical, maximum) kW of the site with its open nodes: IT power x the highest PUE of its curve."""
-    factor = max(site.pue.value) / 1_000
+    """(idle, typical, maximum) kW of the site with its open nodes: IT power x the highest PUE; 0 without power."""
+    factor = max(site.pue.value) / 1_000 if site.power_limit_kw else 0.0
     nodes = [(site.nodes(pool.id, moment), pool) for pool in site.pools]
     return (
         sum(count * pool.node_idle_w for count, pool in nodes) * factor,
@@ -178,7 +178,7 @@ def _site_tables(fleet: Fleet, moment: datetime | None) -> list[Table]:
     for site in fleet.sites:
         idle_kw, typical_kw, max_kw = _site_power_kw(site, moment)
         max_mw = Text(_mw(max_kw), style="red" if max_kw > site.power_limit_kw else "")
-        limit = "none" if site.power_limit_kw == 0 else _mw(site.power_limit_kw)
+        limit = "0 kW" if site.power_limit_kw == 0 else _mw(site.power_limit_kw)
         nodes = sum(site.nodes(pool.id, moment) for pool in site.pools)
         gpus = f"{site.gpus(moment):,} / {site.gpus():,}"
         power.add_row(Text(site.id), f"{nodes:,}", gpus, _mw(idle_kw), _mw(typical_kw), max_mw, limit)

@@ -69,14 +69,14 @@ class Presence:
 
 
 def presence_of(fleet: Fleet) -> tuple[Presence, ...]:
-    """[pool] presence as the fleet's phases and planned outages say."""
+    """[pool] presence as the fleet's phases and planned outages say; nodes of a site without power are never on."""
     return tuple(
         Presence(
             openings=tuple(
                 (to_epoch_s(phase.opens), count)
                 for phase in site.phases
                 for pool_id, count in phase.nodes
-                if pool_id == pool.id
+                if pool_id == pool.id and site.power_limit_kw > 0
             ),
             outages=tuple(site.outages_s(pool.id)),
         )
