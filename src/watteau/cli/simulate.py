@@ -265,11 +265,12 @@ def _workload(
             load=load if load is not None else 0.8,
             duration_s=duration_s or 7 * DAY_S,
             seed=seed,
+            tenants=(),  # a generator's tenants know nothing of this fleet: its own share the jobs as they share it
         )
-        # The generator's tenants know nothing of this fleet; its own share the jobs as they share the fleet.
-        nobody = replace(workload, tenant=np.full_like(workload.tenant, -1), tenants=())
-        return assign_tenants(nobody, names, parts.tolist(), seed)
+        return assign_tenants(workload, names, parts, seed)
     workload = read_workload(trace)
+    if not len(workload):
+        raise InputError(str(trace), [Fault(0, "", "a workload without jobs", "at least one job")])
     if load is not None and duration_s is not None:
         workload = resample_to_load(workload, capacity, load, duration_s, seed)
     elif load is not None:
