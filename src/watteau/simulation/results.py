@@ -115,6 +115,14 @@ def _gpu_milli(replay: Replay) -> Int64Array:
     return held
 
 
+def _waited_s(replay: Replay) -> Int64Array:
+    """[job] from its arrival to its last start, less what it ran in attempts that were lost; 0: it never started."""
+    waited: Int64Array = np.where(replay.started, replay.start_s - replay.submit_s, 0)
+    lost = replay.lost[replay.started[replay.lost[:, 0]]]
+    np.subtract.at(waited, lost[:, 0], lost[:, 2] - lost[:, 1])
+    return waited
+
+
 def _attempt_wh_by_job(results: Results) -> Int64Array:
     replay, books = results.replay, results.books
     energy: Int64Array = np.zeros(len(replay.workload), dtype=np.int64)
@@ -136,9 +144,9 @@ def summarise(results: Results, seed: int) -> dict[str, Any]:
     """The figures of a run as one JSON-able object. Waits and energies are of the simulated run, `wall_s` is ours."""
     replay, books = results.replay, results.books
     ran = replay.started
-    wait = (replay.start_s - replay.submit_s)[ran]
+    wait = _waited_s(replay)[ran]
     served = (replay.end_s - replay.start_s)[ran]
-    turnaround = wait + served
+    turnaround = (replay.end_s - replay.submit_s)[ran]
     slowdown = np.maximum(1.0, turnaround / np.maximum(served, SLOWDOWN_BOUND_S))
     jobs = len(replay.workload)
     return {
@@ -254,7 +262,9 @@ def _tenant_rows(results: Results) -> list[tuple[TenantRow, int]]:
     names = [str(tenant.id) for _, tenant in replay.fleet.tenants.walk()]
     count = len(names)
     jobs = np.bincount(replay.tenant, minlength=count)
-    held_s = np.where(replay.started, replay.end_s - replay.start_s, 0) * (_gpu_milli(replay) / GPU_MILLI)
+    held_s = np.where(replay.started, replay.end_s - replay.start_s, 0)
+    np.add.at(held_s, replay.lost[:, 0], replay.lost[:, 2] - replay.lost[:, 1])
+    held_s = held_s * (replay.workload.gpu_milli() / GPU_MILLI)
     gpu_s = np.bincount(replay.tenant, weights=held_s, minlength=count)
     # Wh below 2**53 add up exactly in doubles.
     energy = np.bincount(replay.tenant, weights=_attempt_wh_by_job(results), minlength=count)
@@ -267,7 +277,7 @@ def _tenant_rows(results: Results) -> list[tuple[TenantRow, int]]:
 
 def _tenant_figures(results: Results) -> dict[str, Any]:
     replay = results.replay
-    wait = np.where(replay.started, replay.start_s - replay.submit_s, 0)
+    wait = _waited_s(replay)
     count = int(replay.tenant.max(initial=0)) + 1
     started = np.bincount(replay.tenant, weights=replay.started, minlength=count)
     waited = np.bincount(replay.tenant, weights=wait, minlength=count)
@@ -446,7 +456,7 @@ def report_content(results: Results, waits: WaitingSpans, *, command: str, seed:
     """Everything the report page shows."""
     replay, books, supply = results.replay, results.books, results.supply
     ran = replay.started
-    wait = (replay.start_s - replay.submit_s)[ran]
+    wait = _waited_s(replay)[ran]
     rows = _tenant_rows(results)
     position = np.full(int(replay.tenant.max(initial=0)) + 1, -1, dtype=np.int64)
     for index, (_, tenant) in enumerate(rows):
