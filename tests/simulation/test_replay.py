@@ -67,7 +67,7 @@ def check_waiting_is_explained(happened: Replay) -> None:
 def test_a_job_killed_at_its_limit_is_timed_out_and_ends_at_start_plus_limit() -> None:
     happened = run(fleet_of(), jobs_of((0, 900, 8), (0, 900, 8), estimate_s=(600, 900), limit_s=(600, 900)))
     assert times(happened) == [(0, 600), (0, 900)]
-    assert states(happened) == ["timed out", "completed"]
+    assert states(happened) == ["timed_out", "completed"]
 
 
 @EVERY_POLICY

@@ -22,8 +22,9 @@ from watteau.core.state import (
 from watteau.core.step import Events, step
 from watteau.domain.errors import InvariantBroken
 from watteau.domain.fleet import Fleet, Outage, Pool, Pue
-from watteau.domain.jobs import NO_LIMIT_S, Shape, Workload
+from watteau.domain.jobs import Shape, Workload
 from watteau.domain.policy import POLICIES, Policy
+from watteau.domain.requests import JobState
 from watteau.domain.units import (
     GPU_MILLI,
     NEVER_S,
@@ -51,8 +52,6 @@ from watteau.simulation.clock import (
 Progress = Callable[[int, int], None]
 _STEPS_BETWEEN_PROGRESS = 200_000
 _FIRST_LOG = 1 << 16
-
-COMPLETED, TIMED_OUT, UNSCHEDULABLE = "completed", "timed out", "unschedulable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +90,9 @@ class Replay:
 
     def state_of_jobs(self) -> tuple[NDArray[np.int8], tuple[str, ...]]:
         """([job] index, names): how each job ended."""
-        limited = (self.workload.limit_s != NO_LIMIT_S) & (self.workload.limit_s < self.workload.runtime_s)
-        return np.where(~self.started, 2, np.where(limited, 1, 0)).astype(np.int8), (
-            COMPLETED,
-            TIMED_OUT,
-            UNSCHEDULABLE,
-        )
+        names = (JobState.COMPLETED, JobState.TIMED_OUT, JobState.UNSCHEDULABLE)
+        index = np.where(~self.started, 2, np.where(self.workload.killed(), 1, 0)).astype(np.int8)
+        return index, tuple(name.value for name in names)
 
 
 def replay(

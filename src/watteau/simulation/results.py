@@ -47,7 +47,7 @@ JOBS_COLUMNS: dict[str, tuple[str, str]] = {
     "site": ("string", "Where it ran; null: never started."),
     "pool": ("string", "The pool it ran in; null: never started."),
     "nodes": ("list<int32>", "For each worker the number of its node inside the pool, from 0; null: never started."),
-    "state": ("string", "`completed`, `timed out` (killed at its limit) or `unschedulable`."),
+    "state": ("string", "`completed`, `timed_out` (killed at its limit) or `unschedulable`."),
 }
 HOURS_COLUMNS: dict[str, tuple[str, str]] = {
     "site": ("string", "The site."),
