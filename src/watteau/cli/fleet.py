@@ -154,19 +154,6 @@ def _totals(fleet: Fleet, moment: datetime | None) -> dict[str, object]:
     }
 
 
-def _normalised_shares(root: Tenant) -> list[tuple[int, Tenant, float, int]]:
-    """(parent's position or -1, tenant, its part of the whole, its depth), depth first."""
-    rows: list[tuple[int, Tenant, float, int]] = []
-    for parent, tenant in root.walk():
-        if parent < 0:
-            rows.append((parent, tenant, 1.0, 0))
-        else:
-            _, above, part, depth = rows[parent]
-            siblings = sum(child.share for child in above.children)
-            rows.append((parent, tenant, part * tenant.share / siblings, depth + 1))
-    return rows
-
-
 # --- Tables of at most 80 columns -----------------------------------------------------------------------------------
 
 
@@ -248,7 +235,7 @@ def _contract_table(fleet: Fleet, moment: datetime | None) -> Table:
 
 def _tenant_tree(root: Tenant) -> Tree:
     branches: list[Tree] = []
-    for parent, tenant, part, _ in _normalised_shares(root):
+    for parent, tenant, part, _ in root.parts():
         quota = "" if tenant.quota_gpus is None else f", at most {tenant.quota_gpus:,} GPUs"
         label = Text.assemble(tenant.name, (f" ({tenant.id})", "dim"), f" {part:.1%}{quota}")
         branches.append(Tree(label) if parent < 0 else branches[parent].add(label))
@@ -313,7 +300,7 @@ def _as_json(fleet: Fleet, moment: datetime | None) -> dict[str, object]:
                 "share_of_whole": part,
                 "quota_gpus": tenant.quota_gpus,
             }
-            for _, tenant, part, depth in _normalised_shares(fleet.tenants)
+            for _, tenant, part, depth in fleet.tenants.parts()
         ],
     }
 

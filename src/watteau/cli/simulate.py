@@ -30,7 +30,7 @@ from watteau.domain.policy import named_policy
 from watteau.domain.units import DAY_S, HOUR_S, from_epoch_s, to_epoch_s
 from watteau.energy.supply import CapacityFactors, read_capacity_factors
 from watteau.simulation.replay import compile_kernels, replay
-from watteau.simulation.results import keep_books, outlook_of, share_by_leaf, summarise, write_results
+from watteau.simulation.results import keep_books, outlook_of, summarise, write_results
 from watteau.workload.formats import read_workload
 from watteau.workload.generate import generate
 from watteau.workload.scale import assign_tenants, compress_to_load, resample_to_load
@@ -257,7 +257,8 @@ def _workload(
     fleet: Fleet, trace: Path | None, load: float | None, seed: int, days: float | None, zero_s: int
 ) -> Workload:
     capacity = fleet.gpus(from_epoch_s(zero_s)) or fleet.gpus()
-    names, parts = share_by_leaf(fleet)
+    leaves = [(str(tenant.id), part) for _, tenant, part, _ in fleet.tenants.parts() if not tenant.children]
+    names, parts = [name for name, _ in leaves], [part for _, part in leaves]
     duration_s = round(days * DAY_S) if days is not None else None
     if trace is None:
         workload = generate(
@@ -277,7 +278,7 @@ def _workload(
         workload = compress_to_load(workload, capacity, load)
     elif duration_s is not None:
         workload = _first_days(workload, duration_s)
-    return assign_tenants(workload, names, parts.tolist(), seed)
+    return assign_tenants(workload, names, parts, seed)
 
 
 def _first_days(workload: Workload, duration_s: int) -> Workload:

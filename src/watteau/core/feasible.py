@@ -221,6 +221,33 @@ def room_ends_s(s: State, n: int, gpus: int, cpu_milli: int, memory_mib: int, no
 
 
 @kernel
+def fraction_fits_until(s: State, n: int, gpu: int, shape: Any, now: int, until: int, skip: int) -> bool:
+    """Whether a fraction fits on the node's shared GPU (-1: a fresh one) until then without delaying a reservation.
+
+    The shared GPU then comes free as a whole later, which must harm nobody; a fresh one is gone from now on.
+    """
+    node = s.nodes[n]
+    if node.reserved < 0:
+        return True
+    since = now  # when the GPU is expected to be whole again without the fraction
+    w = node.running if gpu >= 0 else -1
+    while w >= 0:
+        if s.workers[w].shared_gpu == gpu:
+            since = max(since, expected_end_s(s.jobs[s.workers[w].job], now))
+        w = s.workers[w].next
+    at, free, steps = node_future(s, n, now, skip)
+    for k in range(steps):
+        if at[k] >= until:
+            break
+        # The fraction costs a whole GPU from the time at which its GPU would have been whole again.
+        lasts_past = k + 1 == steps or at[k + 1] > since
+        gpus = 1 if until > since and lasts_past else 0
+        if free[k, 0] < gpus or free[k, 1] < shape.cpu_milli or free[k, 2] < shape.memory_mib:
+            return False
+    return True
+
+
+@kernel
 def gap_is_possible(s: State, n: int, estimate_s: int, now: int) -> bool:
     """Whether some reservation on the node begins late enough for a job to end before it.
 

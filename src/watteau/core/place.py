@@ -8,7 +8,7 @@ as possible, always inside one pool.
 from typing import Any
 
 from watteau.core.bits import count_bits, kernel, lowest_bit
-from watteau.core.feasible import expected_end_s, fits_empty_handed, fits_until, mark_dirty, mark_stale, node_future
+from watteau.core.feasible import fits_empty_handed, fits_until, fraction_fits_until, mark_dirty, mark_stale
 from watteau.core.layout import ENDED, RUNNING, State
 from watteau.core.order import charge
 from watteau.core.score import find_by_loss
@@ -366,49 +366,12 @@ def _find_fraction(s: State, first: int, count: int, shape: Any, now: int, until
                     left = min(left, free - shape.milli)
         elif node.gpus_free > 0:
             left = 1000 * node.gpus_free
-        if left < best_left and fraction_fits_until(s, n, shape, now, until, skip):
+        if left < best_left and fraction_fits_until(
+            s, n, _fullest_with_room(s, n, shape.milli), shape, now, until, skip
+        ):
             best = n
             best_left = left
     return best
-
-
-@kernel
-def fraction_fits_until(s: State, n: int, shape: Any, now: int, until: int, skip: int) -> bool:
-    """Whether a fraction of a GPU fits on the node until then without delaying a reservation.
-
-    It may sit on a GPU that is shared already; that GPU then comes free later, which must harm nobody.
-    """
-    node = s.nodes[n]
-    if node.reserved < 0:
-        return True
-    since = _share_ends_s(s, n, shape.milli, now) if node.share_best >= shape.milli else now
-    at, free, steps = node_future(s, n, now, skip)
-    for k in range(steps):
-        if at[k] >= until:
-            break
-        # The fraction costs a whole GPU from the time at which its GPU would have been whole again.
-        lasts_past = k + 1 == steps or at[k + 1] > since
-        gpus = 1 if until > since and lasts_past else 0
-        if free[k, 0] < gpus or free[k, 1] < shape.cpu_milli or free[k, 2] < shape.memory_mib:
-            return False
-    return True
-
-
-@kernel
-def _share_ends_s(s: State, n: int, milli: int, now: int) -> int:
-    # When the shared GPU that _take_fraction would choose is expected to be whole again.
-    best = -1
-    for gpu in range(s.nodes[n].gpus):
-        free = s.shared_free[n, gpu]
-        if free >= milli and (best < 0 or free < s.shared_free[n, best]):
-            best = gpu
-    ends = now
-    w = s.nodes[n].running
-    while w >= 0:
-        if s.workers[w].shared_gpu == best:
-            ends = max(ends, expected_end_s(s.jobs[s.workers[w].job], now))
-        w = s.workers[w].next
-    return int(ends)
 
 
 @kernel

@@ -15,7 +15,7 @@ from watteau.core.step import judge_shapes
 from watteau.domain.decisions import Reason
 from watteau.domain.errors import InvariantBroken
 from watteau.domain.fleet import Fleet, Pool, Site
-from watteau.domain.jobs import Shape, Topology
+from watteau.domain.jobs import NO_LIMIT_S, Shape, Topology
 from watteau.domain.policy import Order, Policy, Scoring
 from watteau.domain.units import (
     GPU_MILLI,
@@ -299,6 +299,36 @@ def grow_log(state: State, room: int) -> State:
     if room <= len(state.logged):
         return state
     return replace(state, logged=_longer(state.logged, records(room - len(state.logged), layout.LOGGED)))
+
+
+def write_jobs(
+    state: State,
+    rows: slice,
+    first_worker: int,
+    *,
+    shape: Any,
+    estimate_s: Any,
+    submit_s: Any = 0,
+    limit_s: Any = NO_LIMIT_S,
+    tenant: Any = 0,
+    priority_class: Any = 0,
+) -> None:
+    """Fill rows with jobs that are known and have not arrived: columns, or one value for all.
+
+    Their workers' rows follow each other from `first_worker` on.
+    """
+    jobs = state.jobs[rows]
+    jobs["submit_s"], jobs["estimate_s"], jobs["limit_s"] = submit_s, estimate_s, limit_s
+    jobs["shape"], jobs["tenant"], jobs["priority_class"] = shape, tenant, priority_class
+    jobs["state"], jobs["reason"] = layout.ABSENT, 0
+    jobs["start_s"] = jobs["pool"] = -1
+    jobs["reserved_s"] = NEVER_S
+    workers = state.shapes["workers"][jobs["shape"]]
+    ends = first_worker + np.cumsum(workers, dtype=np.int64)
+    jobs["first_worker"] = ends - workers
+    its_workers = state.workers[first_worker : int(ends[-1]) if len(ends) else first_worker]
+    its_workers["job"] = np.repeat(np.arange(rows.start, rows.start + len(jobs), dtype=np.int32), workers)
+    its_workers["node"] = -1
 
 
 def add_past_use(

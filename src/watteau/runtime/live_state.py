@@ -22,6 +22,7 @@ from watteau.core.state import (
     grow_jobs,
     make_room,
     outage_windows,
+    write_jobs,
 )
 from watteau.core.step import Events, step
 from watteau.domain.decisions import Reason
@@ -200,31 +201,29 @@ class LiveState:
             self._shape_row[asked.shape] = len(self._shape_row)
         row = len(self._asked)
         workers = asked.shape.workers
-        state = self._state
-        if row == len(state.jobs) or self._workers_used + workers > len(state.workers):
-            state = self._grow(workers)
-        its = state.jobs[row]
-        its.submit_s, its.estimate_s, its.limit_s = asked.submit_s, asked.estimate_s, asked.limit_s
-        its.start_s = its.pool = -1
-        its.reserved_s = NEVER_S
-        its.first_worker = self._workers_used
-        its.shape = self._shape_row[asked.shape]
-        its.tenant = self._tenant_row[asked.tenant]
-        its.priority_class = asked.priority_class
-        its.state, its.reason = layout.ABSENT, 0
-        state.workers["job"][self._workers_used : self._workers_used + workers] = row
-        state.workers["node"][self._workers_used : self._workers_used + workers] = -1
+        if row == len(self._state.jobs) or self._workers_used + workers > len(self._state.workers):
+            self._grow(workers)
+        write_jobs(
+            self._state,
+            slice(row, row + 1),
+            self._workers_used,
+            shape=self._shape_row[asked.shape],
+            estimate_s=asked.estimate_s,
+            submit_s=asked.submit_s,
+            limit_s=asked.limit_s,
+            tenant=self._tenant_row[asked.tenant],
+            priority_class=asked.priority_class,
+        )
         self._workers_used += workers
         self._row[asked.job_id] = row
         self._asked.append(asked)
         if asked.running is not None:
             self._resume(asked, *asked.running)
 
-    def _grow(self, workers: int) -> layout.State:
+    def _grow(self, workers: int) -> None:
         rows = max(len(self._state.jobs), 2 * (len(self._asked) + 1))
         room = max(len(self._state.workers), 2 * (self._workers_used + workers))
         self._state = grow_jobs(self._state, rows, room)
-        return self._state
 
     def _resume(self, asked: Asked, site: SiteId, places: tuple[Place, ...]) -> None:
         row = self._row[asked.job_id]

@@ -18,6 +18,7 @@ from watteau.core.state import (
     cut_for_fleet,
     make_room,
     outage_windows,
+    write_jobs,
 )
 from watteau.core.step import Events, step
 from watteau.domain.errors import InvariantBroken
@@ -122,7 +123,18 @@ def replay(
         log=_FIRST_LOG,
         outlook=outlook,
     )
-    tenant = _load_jobs(state, fleet, workload, zero_s, first_worker, workers_of)
+    tenant = _tenant_rows(fleet, workload)
+    write_jobs(
+        state,
+        slice(0, len(workload)),
+        0,
+        shape=workload.shape,
+        estimate_s=workload.estimate_s,
+        submit_s=workload.submit_s + zero_s,
+        limit_s=workload.limit_s,
+        tenant=tenant,
+        priority_class=workload.priority_class,
+    )
     served_s = np.ascontiguousarray(workload.served_s(), dtype=np.int64)
     clock = new_clock(served_s, state.jobs["submit_s"], zero_s, len(workload))
     driver = _Driver(fleet, state, clock, zero_s, progress)
@@ -158,31 +170,12 @@ def replay(
     )
 
 
-def _load_jobs(
-    state: State,
-    fleet: Fleet,
-    workload: Workload,
-    zero_s: int,
-    first_worker: Int64Array,
-    workers_of: Int64Array,
-) -> Int32Array:
-    jobs = state.jobs
-    jobs["submit_s"] = workload.submit_s + zero_s
-    jobs["estimate_s"] = workload.estimate_s
-    jobs["limit_s"] = workload.limit_s
-    jobs["start_s"] = -1
-    jobs["reserved_s"] = NEVER_S
-    jobs["first_worker"] = first_worker[:-1]
-    jobs["shape"] = workload.shape
-    jobs["pool"] = -1
-    jobs["priority_class"] = workload.priority_class
+def _tenant_rows(fleet: Fleet, workload: Workload) -> Int32Array:
+    """[job] position of its tenant in the fleet's tree; a job whose tenant is not known is the first leaf's."""
     position = {tenant.id: index for index, (_, tenant) in enumerate(fleet.tenants.walk())}
-    root_or_first_leaf = position[fleet.tenants.leaves()[0].id]
-    known = np.array([position[TenantId(name)] for name in workload.tenants] + [root_or_first_leaf], dtype=np.int32)
+    first_leaf = position[fleet.tenants.leaves()[0].id]
+    known = np.array([position[TenantId(name)] for name in workload.tenants] + [first_leaf], dtype=np.int32)
     tenant: Int32Array = known[workload.tenant]  # -1, not known, is the last entry
-    jobs["tenant"] = tenant
-    state.workers["job"] = np.repeat(np.arange(len(workload), dtype=np.int32), workers_of)
-    state.workers["node"] = -1
     return tenant
 
 

@@ -18,7 +18,7 @@ from watteau import __version__
 from watteau.core.state import Outlook
 from watteau.domain.decisions import SENTENCE, Reason
 from watteau.domain.fleet import Fleet
-from watteau.domain.units import GPU_MILLI, HOUR_S, Float64Array, Int64Array, from_epoch_s
+from watteau.domain.units import GPU_MILLI, HOUR_S, Int64Array, from_epoch_s
 from watteau.energy.books import Attempts, EnergyBooks, Presence, presence_of, settle
 from watteau.energy.climate import pue_by_hour
 from watteau.energy.supply import CapacityFactors, SupplySeries, supply_wh, synthetic_capacity_factors
@@ -96,7 +96,7 @@ def keep_books(replay: Replay, outlook: Outlook, factors: CapacityFactors | None
     if pue.shape[1] < hours:
         pue = outlook_of(replay.fleet, first_hour_s, hours, seed).pue
     ran = replay.started
-    gpu_milli = _gpu_milli(replay)
+    gpu_milli = replay.workload.gpu_milli()
     lost = replay.lost
     attempts = Attempts(
         start_s=np.concatenate([replay.start_s[ran], lost[:, 1]]),
@@ -107,12 +107,6 @@ def keep_books(replay: Replay, outlook: Outlook, factors: CapacityFactors | None
     presence: Sequence[Presence] = presence_of(replay.fleet)
     books = settle(replay.fleet, attempts, presence, pue[:, :hours], supply, first_hour_s, hours)
     return Results(replay, books, supply, factors, first_hour_s)
-
-
-def _gpu_milli(replay: Replay) -> Int64Array:
-    by_shape = np.array([shape.total_gpu_milli for shape in replay.shapes] or [0], dtype=np.int64)
-    held: Int64Array = by_shape[replay.workload.shape]
-    return held
 
 
 def _waited_s(replay: Replay) -> Int64Array:
@@ -343,7 +337,7 @@ def _write_jobs(replay: Replay, path: Path) -> None:
 
 
 def _job_batches(replay: Replay) -> Iterator[pa.RecordBatch]:
-    gpu_milli = _gpu_milli(replay)
+    gpu_milli = replay.workload.gpu_milli()
     site, site_names = _site_of_job(replay)
     pool_names = [str(pool.id) for _, pool in replay.fleet.pools()]
     tenant_names = [str(tenant.id) for _, tenant in replay.fleet.tenants.walk()]
@@ -487,7 +481,7 @@ def report_content(results: Results, waits: WaitingSpans, *, command: str, seed:
         supply_wh=books.supply_wh,
         busy_gpu_milli_s=books.busy_gpu_milli_s,
         open_gpu_milli_s=books.open_gpu_milli_s,
-        waits_by_size=waits_by_size(wait, _gpu_milli(replay)[ran]),
+        waits_by_size=waits_by_size(wait, replay.workload.gpu_milli()[ran]),
         waits_by_tenant=wait_rows(wait, position[replay.tenant[ran]], [row.label for row, _ in rows]),
         sites=tuple(_site_rows(results)),
         tenants=tuple(row for row, _ in rows),
@@ -496,19 +490,3 @@ def report_content(results: Results, waits: WaitingSpans, *, command: str, seed:
             for code in np.unique(waits.reason)
         ),
     )
-
-
-def share_by_leaf(fleet: Fleet) -> tuple[list[str], Float64Array]:
-    """The leaf tenants and the part of the fleet that the shares along their path give them."""
-    part: dict[int, float] = {}
-    names, parts = [], []
-    walked = list(fleet.tenants.walk())
-    siblings: dict[int, int] = {}
-    for parent, tenant in walked:
-        siblings[parent] = siblings.get(parent, 0) + tenant.share
-    for index, (parent, tenant) in enumerate(walked):
-        part[index] = part.get(parent, 1.0) * tenant.share / siblings[parent]
-        if not tenant.children:
-            names.append(str(tenant.id))
-            parts.append(part[index])
-    return names, np.array(parts, dtype=np.float64)
