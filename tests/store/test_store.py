@@ -456,15 +456,22 @@ def test_a_full_database_says_so_and_keeps_nothing_half_done(tmp_path: Path) -> 
             pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
             connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 20}")
         kept: list[JobId] = []
-        with pytest.raises(StoreUnavailable, match="disk is full"):
+
+        def fill_with_jobs() -> None:
             while True:
-                kept += submit(store, alice, *[ask(script="#!/bin/sh\n" + "x" * 5_000 + str(n)) for n in range(3)])
-        assert len(kept) % 3 == 0
-        assert [job.job_id for job in store.jobs(JobFilter(), 1_000).jobs] == sorted(kept, reverse=True)
-        with pytest.raises(StoreUnavailable, match="disk is full"):
+                kept.extend(submit(store, alice, *[ask(script="#!/bin/sh\n" + "x" * 5_000 + str(n)) for n in range(3)]))
+
+        def fill_with_notes() -> None:
             while True:
                 store.check()
                 store.audit("alice", "fill", "x" * 5_000, 1)
+
+        with pytest.raises(StoreUnavailable, match="disk is full"):
+            fill_with_jobs()
+        assert len(kept) % 3 == 0
+        assert [job.job_id for job in store.jobs(JobFilter(), 1_000).jobs] == sorted(kept, reverse=True)
+        with pytest.raises(StoreUnavailable, match="disk is full"):
+            fill_with_notes()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="an immutable file takes the rights of the superuser")
