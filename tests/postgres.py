@@ -5,6 +5,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,3 +120,18 @@ def postgres() -> Iterator[Cluster]:
         pytest.skip("PostgreSQL's initdb and pg_ctl are not here (Debian, Ubuntu: apt install postgresql)")
     with running_cluster(programs) as cluster:
         yield cluster
+
+
+def main(command: list[str]) -> int:
+    """Run a command with the address of an empty database in WATTEAU_BENCH_POSTGRES, where there is a PostgreSQL."""
+    programs = find_programs()
+    if programs is None:
+        print("no PostgreSQL here (Debian: apt install postgresql): measured without it", file=sys.stderr)
+        return subprocess.run(command, check=False).returncode
+    with running_cluster(programs) as cluster:
+        environment = os.environ | {"WATTEAU_BENCH_POSTGRES": cluster.fresh_url()}
+        return subprocess.run(command, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
