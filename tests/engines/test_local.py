@@ -1,6 +1,7 @@
 """What only the local engine has: real processes, a spool on a real disk, and everything that can be killed."""
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -175,6 +176,8 @@ def test_supervisors_killed_at_any_moment_run_an_attempt_at_most_once_and_leave_
     assert max(Counter(ledger.read_text().split()).values()) == 1
     marks = [f"WATTEAU_ATTEMPT_DIR={spool}/{attempt_name(job_id, 1)}".encode() for job_id in range(1, 41)]
     assert not [pid for pid, mark in _marked() if mark in marks]
+    cgroups = [json.loads(file.read_text()).get("cgroup") for file in spool.glob(f"*/{supervisor.LAUNCH_FILE}")]
+    assert not [folder for folder in cgroups if folder and Path(folder).exists()]
 
 
 def _marked() -> Iterator[tuple[int, bytes]]:
