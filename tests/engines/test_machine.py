@@ -111,6 +111,6 @@ def test_a_machine_with_gpus_is_a_pool_of_one_node() -> None:
     assert 700 < pool.node_typical_w < pool.node_max_w
 
 
-def test_a_machine_without_gpus_is_no_pool_as_long_as_a_pool_must_have_one() -> None:
-    with pytest.raises(ValueError, match="GPUs"):
-        discover_node({}, _Nvml(driver=False)).pool(PoolId("here"))
+def test_a_machine_without_gpus_is_a_pool_of_cores() -> None:
+    pool = discover_node({}, _Nvml(driver=False)).pool(PoolId("here"))
+    assert (pool.gpus_per_node, pool.gpu_model) == (0, "")

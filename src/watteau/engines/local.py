@@ -463,9 +463,8 @@ class LocalEngine:
             return _look(lock, record)
         began, stop, runs, ended = supervisor.read_slots(record)
         if ended is None:
-            if runs is not None:
-                if not _kill_what_is_left(runs, str(folder)):
-                    return _Record(None, began, stop, runs, None)  # it still holds its GPUs; the watcher looks again
+            if runs is not None and not _kill_what_is_left(runs, str(folder)):
+                return _Record(None, began, stop, runs, None)  # it still holds its GPUs; the watcher looks again
             if began is not None:  # a cgroup may be there without RUNS
                 _remove_cgroup(json.loads((folder / supervisor.LAUNCH_FILE).read_bytes())["cgroup"])
             elif stop is not None:
