@@ -173,7 +173,7 @@ def test_supervisors_killed_at_any_moment_run_an_attempt_at_most_once_and_leave_
     for job_id in range(1, 41):
         engine.stop(attempt_name(job_id, 1), Outcome.CANCELLED)  # those that a second supervisor took on
         assert listener.ended(attempt_name(job_id, 1)).outcome in (Outcome.LOST, Outcome.CANCELLED)
-    assert max(Counter(ledger.read_text().split()).values()) == 1
+    assert set(Counter(ledger.read_text().split()).values()) <= {1}  # on a slow machine none may have come to run
     marks = [f"WATTEAU_ATTEMPT_DIR={spool}/{attempt_name(job_id, 1)}".encode() for job_id in range(1, 41)]
     assert not [pid for pid, mark in _marked() if mark in marks]
     cgroups = [json.loads(file.read_text()).get("cgroup") for file in spool.glob(f"*/{supervisor.LAUNCH_FILE}")]
