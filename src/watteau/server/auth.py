@@ -184,6 +184,7 @@ class Throttle:
 
     _FIRST_WAIT_MS = 2_000
     _LONGEST_WAIT_MS = 900_000
+    _FORGOTTEN_AFTER_MS = 4 * _LONGEST_WAIT_MS  # later than the longest wait ends, else waiting it out would pay
 
     def __init__(self, now_ms: Callable[[], int], most_keys: int = 10_000) -> None:
         self._now_ms = now_ms
@@ -206,7 +207,7 @@ class Throttle:
                 )
             for key in free_tries:
                 failed = self._failures.pop(key, None)
-                if failed is None or now_ms - failed.last_ms > self._LONGEST_WAIT_MS:
+                if failed is None or now_ms - failed.last_ms > self._FORGOTTEN_AFTER_MS:
                     failed = _Failures(0, now_ms)
                 failed.count += 1
                 failed.last_ms = now_ms
