@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.postgres import postgres
+
+__all__ = ["postgres"]  # a fixture
+
 pytest_plugins = ["pytester"]
 
 IN_CI = os.environ.get("CI", "").lower() == "true"

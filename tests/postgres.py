@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 
 import psycopg
+import pytest
 
 
 @dataclass(slots=True)
@@ -108,3 +109,13 @@ def running_cluster(programs: Path) -> Iterator[Cluster]:
             cluster.stop("immediate")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """One PostgreSQL for all tests of this process; skips, and says why, where there is none."""
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL's initdb and pg_ctl are not here (Debian, Ubuntu: apt install postgresql)")
+    with running_cluster(programs) as cluster:
+        yield cluster

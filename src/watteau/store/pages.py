@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -35,10 +36,9 @@ def page(connection: Connection, bodies: Bodies, only: JobFilter, limit: int, cu
 
 def _newest(connection: Connection, only: JobFilter, before: int | None, limit: int) -> list[int]:
     """Ids of the newest jobs that the filter lets through."""
-    part_of_name = only.name_contains.casefold()
     ways = _ways(only)
-    if len(part_of_name) >= _SHORTEST_PART:
-        named = _named(connection, part_of_name)
+    if only.name_contains:
+        named = _named(connection, only.name_contains.casefold())
         if len(named) <= _MOST_NAMES:
             ways.append(_way("jobs_by_request", request_id=named))
     if any(not values for way in ways for values in way.values):
@@ -113,15 +113,22 @@ def _walked(connection: Connection, only: JobFilter, before: int | None, limit: 
 
 def _named(connection: Connection, part: str) -> list[int]:
     """Requests with this part in their names; at most one more than _MOST_NAMES."""
-    if connection.dialect.name == "postgresql":
-        escaped = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        found, given = "requests WHERE name_folded LIKE :part", {"part": f"%{escaped}%"}
-        statement = text(f"SELECT request_id FROM {found} LIMIT :most")
+    on_postgresql = connection.dialect.name == "postgresql"
+    if len(part) < _SHORTEST_PART:
+        # Read one after the other: soon done when many have it, a fifth of a second for a million when none does.
+        place = "strpos" if on_postgresql else "instr"
+        found, given = f"SELECT request_id FROM requests WHERE {place}(name_folded, :part) > 0", part
+    elif on_postgresql:
+        found = "SELECT request_id FROM requests WHERE name_folded LIKE :part"
+        given = f"%{_LIKE_MEANS_MORE.sub(_ESCAPED, part)}%"
     else:
-        quoted = part.replace('"', '""')
-        statement = text("SELECT rowid FROM request_names WHERE name_folded MATCH :part LIMIT :most")
-        given = {"part": f'"{quoted}"'}
-    return list(connection.execute(statement, given | {"most": _MOST_NAMES + 1}).scalars())
+        found = "SELECT rowid FROM request_names WHERE name_folded MATCH :part"
+        given = '"{}"'.format(part.replace('"', '""'))
+    return list(connection.execute(text(f"{found} LIMIT :most"), {"part": given, "most": _MOST_NAMES + 1}).scalars())
+
+
+_LIKE_MEANS_MORE = re.compile(r"[\\%_]")
+_ESCAPED = r"\\\g<0>"
 
 
 def _is_impossible(only: JobFilter) -> bool:
