@@ -137,8 +137,8 @@ def main(command: list[str]) -> int:
     if programs is None:
         print("no PostgreSQL here (Debian: apt install postgresql): measured without it", file=sys.stderr)
         return subprocess.run(command, check=False).returncode
-    with running_cluster(programs) as cluster:
-        environment = os.environ | {"WATTEAU_BENCH_POSTGRES": cluster.fresh_url()}
+    with running_cluster(programs) as cluster, cluster.database() as url:
+        environment = os.environ | {"WATTEAU_BENCH_POSTGRES": url}
         return subprocess.run(command, env=environment, check=False).returncode
 
 
