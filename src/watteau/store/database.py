@@ -84,9 +84,7 @@ class Database:
         # A single statement is consistent by itself; PostgreSQL is spared the round trips of BEGIN and ROLLBACK.
         self._read = self._engine.execution_options(isolation_level="AUTOCOMMIT") if self.is_postgres else self._engine
         self._snapshot = (
-            self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            if self.is_postgres
-            else self._engine
+            self._engine.execution_options(isolation_level="REPEATABLE READ") if self.is_postgres else self._engine
         )
 
     def __str__(self) -> str:
@@ -147,9 +145,8 @@ class Database:
                     f" {self._url.query.get('options', '')}",
                 },
             )
-        engine = create_engine(
-            self._url, connect_args={"timeout": _BUSY_S}, pool_size=16, max_overflow=48, pool_timeout=_BUSY_S
-        )
+        patience = {} if "timeout" in self._url.query else {"timeout": _BUSY_S}
+        engine = create_engine(self._url, connect_args=patience, pool_size=16, max_overflow=48, pool_timeout=_BUSY_S)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine

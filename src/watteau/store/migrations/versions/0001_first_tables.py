@@ -47,8 +47,10 @@ def _protect_on_postgresql() -> None:
 
 
 def _index_names_on_sqlite() -> None:
-    # Three letters and more are found by their trigrams; the index holds no copy of the names.
-    op.execute("CREATE VIRTUAL TABLE request_names USING fts5(name_folded, content='', tokenize='trigram')")
+    # Three letters and more are found by their trigrams; the index holds no copy of the names, which are folded.
+    op.execute(
+        "CREATE VIRTUAL TABLE request_names USING fts5(name_folded, content='', tokenize='trigram case_sensitive 1')"
+    )
     op.execute(
         "CREATE TRIGGER requests_name AFTER INSERT ON requests"
         " BEGIN INSERT INTO request_names (rowid, name_folded) VALUES (NEW.request_id, NEW.name_folded); END"
