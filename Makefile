@@ -36,9 +36,10 @@ test: setup ## Everything that CI runs: lint, format, types, docs, all tests
 test-fast: setup ## The tests that take no time, for while you work
 	$(BIN)/python -m pytest -q -m "not slow"
 
-bench: setup ## Measure the replay and the packing on this machine; JSON in out/
+bench: setup ## Measure replay, packing and the live system on this machine; JSON in out/
 	$(BIN)/watteau bench replay --out out/bench-replay.json
 	$(BIN)/watteau bench packing --out out/bench-packing.json
+	$(BIN)/python -m tests.postgres $(BIN)/watteau bench live --out out/bench-live.json
 
 docs: setup ## Build the documentation into site/, with every link checked
 	$(BIN)/mkdocs build --quiet --strict

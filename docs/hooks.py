@@ -70,9 +70,9 @@ def reasons_page() -> str:
     """Each reason with its code, its sentence, and whether waiting can help."""
     parts = [
         "# Reasons",
-        "Every job that a step looks at and does not start gets one reason. When several hold, the lowest code is "
-        "shown. Codes are stored: they are never renumbered, only added to. What to do about each: "
-        "[Read a reason](../how-to/read-a-reason.md).",
+        "Every job that a step looks at and does not start gets one reason; which, when several hold, "
+        "[R16](../rules.md#scheduling) says. Codes are stored: they are never renumbered, only added to. What to do "
+        "about each: [Read a reason](../how-to/read-a-reason.md).",
     ]
     for reason in Reason:
         ending = " Waiting does not help: the job can never start on this fleet." if reason.is_final else ""

@@ -5,11 +5,11 @@ import pwd
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 
 import psycopg
@@ -18,34 +18,44 @@ import pytest
 
 @dataclass(slots=True)
 class Cluster:
-    """A running server. `fresh_url` gives a database that nobody else uses."""
+    """A running server, and databases of it that are lent out one test at a time."""
 
     programs: Path
     folder: Path
     port: int
     user: str | None  # who runs it, when that is not us: the server refuses to run as root
-    _numbers: Iterator[int] = field(default_factory=count)
+    _free: list[str] = field(default_factory=list)
+    _made: int = 0
 
-    def fresh_url(self) -> str:
-        """SQLAlchemy's URL of a new, empty database."""
-        name = f"test_{os.getpid()}_{next(self._numbers)}"
-        self.execute(f"CREATE DATABASE {name}")
-        return f"postgresql+psycopg://watteau@127.0.0.1:{self.port}/{name}"
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """SQLAlchemy's URL of an empty database that nobody else uses until the end of the block."""
+        if not self._free:
+            self._made += 1
+            self._free.append(f"test_{self._made}")
+            self.execute(f"CREATE DATABASE {self._free[-1]}")
+        name = self._free.pop()
+        yield f"postgresql+psycopg://watteau@127.0.0.1:{self.port}/{name}"
+        # Emptied and lent again: each database is three hundred files, which the server syncs after every crash.
+        self.execute(f"ALTER DATABASE {name} RESET ALL")
+        self.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public", name)
+        self._free.append(name)
 
-    def execute(self, statement: str) -> None:
-        """Run one statement as the superuser, outside of any test's database."""
-        address = f"host=127.0.0.1 port={self.port} user=watteau dbname=postgres"
+    def execute(self, statement: str, database: str = "postgres") -> None:
+        """Run a statement as the superuser."""
+        # Whatever a test left open would keep the tables locked; better an error than a test that hangs.
+        address = f"host=127.0.0.1 port={self.port} user=watteau dbname={database} options='-c lock_timeout=10s'"
         with psycopg.connect(address, autocommit=True) as connection:
             connection.execute(statement.encode())
 
     def start(self) -> None:
         """Start the server and wait until it answers. fsync stays on: durability is what is tested."""
         options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c max_connections=100"
-        self._run("pg_ctl", "-D", self._data, "-l", str(self.folder / "log"), "-w", "-o", options, "start")
+        self._run("pg_ctl", "-D", self._data, "-l", str(self.folder / "log"), "-w", "-t", "300", "-o", options, "start")
 
     def stop(self, mode: str = "fast") -> None:
         """Stop the server; `immediate` is a crash."""
-        self._run("pg_ctl", "-D", self._data, "-m", mode, "-w", "stop")
+        self._run("pg_ctl", "-D", self._data, "-m", mode, "-w", "-t", "300", "stop")
 
     def create(self) -> None:
         """Make the files of the cluster."""
@@ -69,7 +79,7 @@ class Cluster:
                 user=self.user,
                 group=group,
                 extra_groups=None if self.user is None else (),
-                timeout=120,
+                timeout=330,
                 check=False,
             )
         if done.returncode:
@@ -119,3 +129,18 @@ def postgres() -> Iterator[Cluster]:
         pytest.skip("PostgreSQL's initdb and pg_ctl are not here (Debian, Ubuntu: apt install postgresql)")
     with running_cluster(programs) as cluster:
         yield cluster
+
+
+def main(command: list[str]) -> int:
+    """Run a command with the address of an empty database in WATTEAU_BENCH_POSTGRES, where there is a PostgreSQL."""
+    programs = find_programs()
+    if programs is None:
+        print("no PostgreSQL here (Debian: apt install postgresql): measured without it", file=sys.stderr)
+        return subprocess.run(command, check=False).returncode
+    with running_cluster(programs) as cluster, cluster.database() as url:
+        environment = os.environ | {"WATTEAU_BENCH_POSTGRES": url}
+        return subprocess.run(command, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,5 +1,6 @@
 """The guards of the test suite itself can fire."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,9 @@ def test_is_known_to_fail():
 def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     monkeypatch.delenv("WATTEAU_DATA", raising=False)
     monkeypatch.delenv("CI", raising=False)
+    # Our conftest takes fixtures from modules beside it.
+    root = str(OUR_CONFTEST.parents[1])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")])))
     # pytest refuses `pytest_plugins` in a conftest that is not at the root; there it would load pytester only.
     pytester.makeconftest(OUR_CONFTEST.read_text(encoding="utf-8"))
     return pytester

@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from watteau.kernel_cache import use_own_folder
-
 if TYPE_CHECKING:
     from watteau.client import Client
     from watteau.domain.requests import Request
@@ -11,8 +9,6 @@ if TYPE_CHECKING:
 __all__ = ["Client", "Request", "__version__"]
 
 __version__ = "0.1.0"
-
-use_own_folder()
 
 
 def __getattr__(name: str) -> object:

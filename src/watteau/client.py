@@ -8,6 +8,7 @@ with watteau.Client() as client:
 import json
 import os
 import random
+import re
 import ssl
 import stat
 import time
@@ -63,7 +64,7 @@ from watteau.server.schemas import (
 __all__ = ["Client", "Invalid", "LogPiece", "NotAllowed", "NotFound", "Settings", "Unavailable", "WatteauError"]
 
 #: Where `watteau up` listens when nothing else is said.
-DEFAULT_URL = "http://127.0.0.1:8642"
+DEFAULT_URL = "http://127.0.0.1:8484"
 
 _View = TypeVar("_View", bound=BaseModel)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 10.0
@@ -182,7 +183,7 @@ class Client:
             parsed = httpx.URL(self.url)
         except (httpx.InvalidURL, TypeError) as error:
             raise Invalid(f"{self.url!r} is not an address: {error}") from None
-        if parsed.scheme not in ("http", "https") or not parsed.host:
+        if parsed.scheme not in ("http", "https") or not parsed.host or re.search(r"[\s\x00-\x1f]", self.url):
             raise Invalid(f"{self.url!r} is not an address like https://watteau.example.org")
         if not token.isascii() or any(not letter.isprintable() for letter in token):
             raise Invalid("the token has characters that no token has; was it copied whole?")

@@ -18,7 +18,7 @@ _KEPT = 4
 
 
 def use_own_folder() -> None:
-    """Point numba to the folder of this source. To be called before numba is first imported.
+    """Point numba to the folder of this source. To be called where kernels are, before numba is first imported.
 
     Honours NUMBA_CACHE_DIR and XDG_CACHE_HOME as the place for such folders. Where nothing can be written, numba is
     left as it is.

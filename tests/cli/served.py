@@ -12,8 +12,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from tests.server.world import World
@@ -28,6 +31,42 @@ from watteau.server.auth import one_time_token
 from watteau.server.schemas import Evidence, PoolFree
 
 _TICK_S = 0.02
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that runs: where, and tokens of `ada` (a member), `eve` (another tenant's owner) and `root`."""
+
+    url: str
+    tokens: dict[str, str]
+    one_time_token: str
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Served]:
+    """A server of one's own, in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", ROOT)))}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.cli.served", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env=environment,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        said: dict[str, Any] = json.loads(process.stdout.readline())
+        yield Served(**said)
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
 
 
 @dataclass

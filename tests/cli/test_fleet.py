@@ -114,6 +114,16 @@ def test_show_at_a_date_counts_what_is_open_then() -> None:
     assert answer["sites"][2]["next_phase"] == {"name": "Building 1", "opens": "2026-12-01T00:00:00+00:00"}
 
 
+def test_a_site_without_power_is_shown_with_its_nodes_off(tmp_path: Path) -> None:
+    file = tmp_path / "dark.toml"
+    file.write_text(
+        (EXAMPLES / "one-machine-256.toml").read_text().replace("power_limit_kw = ", "power_limit_kw = 0 # ")
+    )
+    power = next(line for line in run("show", str(file)).stdout.splitlines() if "0 kW" in line)
+    assert power.split()[-5:] == ["0.00", "0.00", "0.00", "0", "kW"]
+    assert json.loads(run("show", str(file), "--json").stdout)["sites"][0]["idle_kw"] == 0
+
+
 @pytest.mark.parametrize("at", ["2026-13-01", "tomorrow", "2026-03-01T08:00:00", "0001-01-01T00:00:00+14:00", ""])
 def test_a_wrong_date_is_refused_with_an_example(at: str) -> None:
     result = run("show", str(FRANCE), "--at", at)

@@ -9,9 +9,11 @@ from typing import Any
 
 import polars as pl
 import pytest
+from tests.simulation.runs import jobs_of
 from typer.testing import CliRunner, Result
 
 from watteau.cli.main import app
+from watteau.workload.formats import write_workload
 
 ROOT = Path(__file__).parents[2]
 FRANCE = ROOT / "examples" / "france.toml"
@@ -91,6 +93,21 @@ def test_without_a_trace_a_workload_is_generated_and_marked() -> None:
     assert result.exit_code == 0
     assert "(synthetic)" in result.stdout
     assert summary_of(PAI_160, "--days", "0.5")["workload_synthetic"] is True
+
+
+def test_notes_speak_of_the_tenants_that_the_jobs_have() -> None:
+    notes = summary_of(ONE_MACHINE, "--days", "0.01")["workload_notes"]
+    assert sum("tenant" in note for note in notes) == 1
+    assert "by share" in notes[-1]
+
+
+def test_a_workload_without_jobs_is_refused(tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing.parquet"
+    write_workload(jobs_of(), nothing)
+    for more in ((), ("--load", "0.5"), ("--days", "3"), ("--load", "0.5", "--days", "3")):
+        assert f"{nothing}: a workload without jobs; expected at least one job" in refused(
+            ONE_MACHINE, "--trace", nothing, *more
+        )
 
 
 def test_the_table_fits_80_columns_and_says_what_was_drawn(trace: Path, tmp_path: Path) -> None:

@@ -147,6 +147,37 @@ def test_a_site_without_the_power_for_a_job_says_so(policy: Policy) -> None:
     assert world.starts() == [-1, 0]
 
 
+@every_policy
+def test_the_idle_power_of_every_pool_of_a_site_counts(policy: Policy) -> None:
+    """4 kW idle in two pools, and 4 kW for the job: of 7 kW too much, now and for ever, so nobody waits behind it."""
+    ours = fleet(site((pool("p", 4), 2), (pool("q", 4), 2), power_kw=7))
+    world = build(ours, [Ask(0, 9, gpus(4)), Ask(1, 9, gpus(3))], policy).run(2)
+    assert (world.reason(0), world.promises()) == (Reason.SITE_POWER, {})
+    assert world.run().starts() == [-1, 1]
+
+
+@every_policy
+def test_an_hour_that_is_over_gives_no_power_any_more(policy: Policy) -> None:
+    """From 3,600 s on 4 kW are left, of which 2 for idle nodes: not for job 1, which waited for it, nor for job 2."""
+    ours = fleet(site((pool(gpus_per_node=4), 2), power_kw=8))
+    outlook = Outlook(0, np.array([[1.0, 2.0]]))
+    asked = [Ask(0, 4000, gpus(4)), Ask(1, 9, gpus(4)), Ask(3700, 9, gpus(3)), Ask(3800, 9, gpus(2))]
+    world = build(ours, asked, policy, outlook=outlook).run(3701)
+    assert [world.reason(job) for job in (1, 2)] == [Reason.SITE_POWER] * 2
+    assert world.promises() == {}
+    assert world.run().starts() == [0, -1, -1, 4000]
+
+
+@promising
+def test_who_waits_for_an_hour_with_more_power_is_promised_it_and_closes_the_site_to_nobody(policy: Policy) -> None:
+    ours = fleet(site((pool(gpus_per_node=4), 2), power_kw=8))
+    outlook = Outlook(0, np.array([[2.0, 2.0, 1.0]]))
+    asked = [Ask(5, 10, gpus(4)), Ask(6, 10, gpus(2)), Ask(7, 10, gpus(3)), Ask(8, 10, gpus(1))]
+    world = build(ours, asked, policy, outlook=outlook).run(7)
+    assert world.promises() == {0: 7200}
+    assert world.run().starts() == [7200, 6, 7210, 16]
+
+
 # Capacity that comes and goes
 
 
@@ -224,6 +255,32 @@ def test_a_gang_that_must_sit_in_one_block_waits_for_one(policy: Policy) -> None
     assert world.run().starts()[4] == 9
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(2, 700, topology=Topology.ONE_BLOCK_REQUIRED),
+        Shape(2, 0, cpu_milli=60_000, topology=Topology.ONE_BLOCK_REQUIRED),
+    ],
+    ids=["fractions", "cores"],
+)
+@every_policy
+def test_a_gang_without_whole_gpus_waits_for_its_block_too(policy: Policy, shape: Shape) -> None:
+    busy = [Ask(0, end_s, Shape(1, 1000, cpu_milli=96_000)) for end_s in (9, 5, 20, 5)]
+    world = build(nodes(4, 1, block=2), [*busy, Ask(6, 9, shape)], policy).run(7)
+    assert world.reason(4) == Reason.TOPOLOGY
+    assert world.run().starts()[4] == 9
+    assert world.nodes_of(4) in ([0, 1], [1, 0])
+
+
+def test_of_several_pools_the_reason_is_that_of_the_pool_where_least_is_missing() -> None:
+    """One GPU of p is free and promised to job 2; q has none."""
+    ours = fleet(site((pool("q", 1, model="b200"), 1), (pool("p", 2), 1), (pool("r", 1, model="l4"), 1)))
+    asked = [Ask(0, 20, Shape(1, 1000, gpu_models=(model,))) for model in ("h100", "b200", "l4")]
+    asked += [Ask(1, 9, Shape(1, 2000, gpu_models=("h100",))), Ask(2, 50, gpus(1))]
+    world = build(ours, asked, named_policy("easy")).run(3)
+    assert [world.reason(job) for job in (3, 4)] == [Reason.CAPACITY, Reason.BEHIND_OTHERS]
+
+
 # Parts of a GPU, CPU and memory
 
 
@@ -279,6 +336,15 @@ def test_an_estimate_does_not_kill_and_the_limit_does(policy: Policy) -> None:
     world = run(nodes(1, 2), asked, policy)
     assert world.starts() == [0, 0, 50]
     assert world.state.jobs["end_s"].tolist() == [50, 20, 55]
+
+
+@promising
+def test_an_estimate_that_has_passed_moves_every_later_end_on_its_node(policy: Policy) -> None:
+    """Node 0: job 0 overruns 100 s and is taken to end at 200 s, job 1 at 160 s. When two GPUs of it were worked out
+    (for job 3, which was promised node 1), that was 160 s for both."""
+    asked = [Ask(0, 220, gpus(1), 100), Ask(0, 160, gpus(1)), Ask(0, 120, gpus(2)), Ask(10, 400, gpus(2))]
+    world = build(nodes(2, 2), [*asked, Ask(150, 9, gpus(2))], policy).run(151)
+    assert world.promises() == {4: 200}
 
 
 @promising

@@ -116,6 +116,25 @@ def test_a_site_without_power_is_allowed() -> None:
     assert parse_fleet(SMALL.replace("power_limit_kw = 100", "power_limit_kw = 0"), "").sites[0].power_limit_kw == 0
 
 
+def test_a_draw_that_the_hourly_books_could_not_add_up_is_refused_here() -> None:
+    """There it would show when a replay of hours is over."""
+    large = SMALL.replace("power_limit_kw = 100", "power_limit_kw = 99_000_000").replace(
+        "max_w = 9000", "max_w = 10**9"
+    )
+    large = large.replace("10**9", "1_000_000_000")
+    assert parse_fleet(large.replace("typical_w = 6000", "typical_w = 150_000_000"), "").gpus() == 80
+    fault = the_fault(large.replace("typical_w = 6000", "typical_w = 150_000_001"))
+    assert (fault.path, fault.line) == ("sites[0]", line_of(SMALL, "[[sites]]"))
+    assert (fault.found, fault.expected[:32]) == (
+        "1,500 MW when all nodes are busy",
+        "at most 1,500 MW at one site, fo",
+    )
+    large = large.replace("typical_w = 6000", "typical_w = 130_000_000")
+    second = large[large.index("[[sites]]") : large.index("[[contracts]]")].replace("north", "south")
+    fault = the_fault(large.replace("[[contracts]]", second + "[[contracts]]"))
+    assert fault.found == "3,120 MW when all nodes of all sites are busy, PUE included"
+
+
 def test_a_pue_may_be_a_curve_by_temperature() -> None:
     curve = "pue = [{ temperature_c = 10, pue = 1.1 }, { temperature_c = 30, pue = 1.3 }]"
     pue = parse_fleet(SMALL.replace("pue = 1.2", curve), "").sites[0].pue

@@ -35,7 +35,7 @@ def fleet_of(*sites: Site) -> Fleet:
 
 def supply_of(wh: list[int]) -> SupplySeries:
     series = np.array(wh, dtype=np.int64)
-    return SupplySeries("test", True, None, START_S, len(wh), series, series)
+    return SupplySeries("test", True, None, START_S, len(wh), series)
 
 
 def attempts_of(*rows: tuple[int, int, int, int]) -> Attempts:

@@ -1,6 +1,7 @@
 """What only the local engine has: real processes, a spool on a real disk, and everything that can be killed."""
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -172,9 +173,11 @@ def test_supervisors_killed_at_any_moment_run_an_attempt_at_most_once_and_leave_
     for job_id in range(1, 41):
         engine.stop(attempt_name(job_id, 1), Outcome.CANCELLED)  # those that a second supervisor took on
         assert listener.ended(attempt_name(job_id, 1)).outcome in (Outcome.LOST, Outcome.CANCELLED)
-    assert max(Counter(ledger.read_text().split()).values()) == 1
+    assert set(Counter(ledger.read_text().split()).values()) <= {1}  # on a slow machine none may have come to run
     marks = [f"WATTEAU_ATTEMPT_DIR={spool}/{attempt_name(job_id, 1)}".encode() for job_id in range(1, 41)]
     assert not [pid for pid, mark in _marked() if mark in marks]
+    cgroups = [json.loads(file.read_text()).get("cgroup") for file in spool.glob(f"*/{supervisor.LAUNCH_FILE}")]
+    assert not [folder for folder in cgroups if folder and Path(folder).exists()]
 
 
 def _marked() -> Iterator[tuple[int, bytes]]:
@@ -183,6 +186,30 @@ def _marked() -> Iterator[tuple[int, bytes]]:
             with contextlib.suppress(OSError):
                 words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
                 yield from ((pid, word) for word in words if word.startswith(b"WATTEAU_ATTEMPT_DIR="))
+
+
+def test_a_second_supervisor_does_nothing_whenever_it_comes(spool: Path, tmp_path: Path) -> None:
+    """Beside the first, after it was killed and nobody has noticed yet, and after the end."""
+    ledger = tmp_path / "ledger"
+
+    def supervise() -> None:
+        subprocess.run([sys.executable, "-I", "-S", supervisor.__file__, str(spool / NAME)], check=True, timeout=20)
+
+    engine = LocalEngine(spool, NODE, now_ms)
+    engine.start(launch(1, "sh", "-c", f"echo run >>{ledger}; exec sleep 600"))
+    eventually(lambda: ledger.exists() and ledger.read_text(), "the job runs")
+    engine.close()
+    supervise()
+    holder = _supervisor_of(spool / NAME)
+    assert holder
+    os.kill(holder, signal.SIGKILL)
+    eventually(lambda: _supervisor_of(spool / NAME) is None, "the supervisor is gone")
+    supervise()
+    engine = LocalEngine(spool, NODE, now_ms)
+    assert engine.adopt([NAME])[0].outcome is Outcome.LOST
+    engine.close()
+    supervise()
+    assert ledger.read_text() == "run\n"
 
 
 def test_a_supervisor_that_cannot_start_three_times_is_lost(
@@ -325,40 +352,49 @@ def test_the_rest_of_the_group_has_the_grace_too(engine: LocalEngine, listener: 
 _ESCAPES = """
 import os, sys, time
 def note(): print(os.getpid(), file=open(sys.argv[1], "a"), flush=True)
-if os.fork() == 0:  # in the group
-    note(); time.sleep(600)
+def wait(environment): os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(600)"], environment)
+if os.fork() == 0:  # in the session, without its environment
+    note(); wait({})
 if os.fork() == 0:  # left the session, orphaned
     os.setsid()
     if os.fork() == 0:
-        note(); time.sleep(600)
+        note(); wait(os.environ)
     os._exit(0)
-if os.fork() == 0:  # left the session and forgot its environment
-    os.setsid(); note()
-    os.execve(sys.executable, [sys.executable, "-c", "import time; time.sleep(600)"], {})
-while open(sys.argv[1]).read().count("\\n") < 3: time.sleep(0.01)
+if "both" in sys.argv and os.fork() == 0:  # left the session and forgot its environment
+    os.setsid(); note(); wait({})
+while open(sys.argv[1]).read().count("\\n") < 2 + ("both" in sys.argv): time.sleep(0.01)
 note()
+if "stay" in sys.argv: time.sleep(600)
 """
 
 
-def test_nothing_that_a_job_started_outlives_it(listener: Listener, tmp_path: Path) -> None:
+#: A cgroup, where this machine gives one, must not be what everything rests on.
+@pytest.fixture(params=[None, ""], ids=["cgroup if there is one", "no cgroup"])
+def cgroup(request: pytest.FixtureRequest) -> str | None:
+    found: str | None = request.param
+    return found
+
+
+def test_nothing_that_a_job_started_outlives_it(spool: Path, cgroup: str | None, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     pids.touch()
-    ended = listener.run(launch(1, sys.executable, "-c", _ESCAPES, str(pids)))
+    engine = LocalEngine(spool, NODE, now_ms, cgroup=cgroup)
+    ended = Listener(engine).run(launch(1, sys.executable, "-c", _ESCAPES, str(pids), "both"))
     assert (ended.outcome, ended.exit_code) == (Outcome.COMPLETED, 0)
     assert [pid for pid in _numbers(pids, 4) if _lives(pid)] == []
+    engine.close()
 
 
 @pytest.mark.parametrize("server_is_up", [True, False])
 def test_an_attempt_whose_supervisor_is_killed_is_lost_and_nothing_of_it_is_left(
-    spool: Path, tmp_path: Path, server_is_up: bool
+    spool: Path, cgroup: str | None, tmp_path: Path, server_is_up: bool
 ) -> None:
     pids = tmp_path / "pids"
     pids.touch()
-    program = _ESCAPES.replace('"import time; time.sleep(600)"], {}', '"import time; time.sleep(600)"], os.environ')
-    engine = LocalEngine(spool, NODE, now_ms)
+    engine = LocalEngine(spool, NODE, now_ms, cgroup=cgroup)
     listener = Listener(engine)
-    engine.start(launch(1, sys.executable, "-c", program + "time.sleep(600)", str(pids)))
-    numbers = _numbers(pids, 4)
+    engine.start(launch(1, sys.executable, "-c", _ESCAPES, str(pids), "stay"))
+    numbers = _numbers(pids, 3)
     assert all(map(_lives, numbers))
     holder = _supervisor_of(spool / NAME)
     assert holder
@@ -368,7 +404,7 @@ def test_an_attempt_whose_supervisor_is_killed_is_lost_and_nothing_of_it_is_left
     else:
         engine.close()
         os.kill(holder, signal.SIGKILL)
-        eventually(lambda: _supervisor_of(spool / NAME) is None, "the supervisor is gone")
+        eventually(lambda: not _lives(numbers[-1]), "the main process goes with its supervisor, without an engine")
         engine = LocalEngine(spool, NODE, now_ms)
         (ended,) = engine.adopt([NAME])
     assert (ended.seen, ended.outcome) == (Seen.ENDED, Outcome.LOST)

@@ -8,6 +8,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from threading import Event, Thread
@@ -177,11 +178,15 @@ def test_a_server_that_is_killed_under_load_loses_nothing_and_runs_nothing_twice
     seed = secrets.randbits(32)
     print(f"seed {seed}")
     random = Random(seed)
-    url = f"sqlite:///{tmp_path}/watteau.db"
-    if database == "postgresql":
-        cluster: Cluster = request.getfixturevalue("postgres")
-        url = cluster.fresh_url()
-    proof = Proof(tmp_path, url)
+    with ExitStack() as stack:
+        url = f"sqlite:///{tmp_path}/watteau.db"
+        if database == "postgresql":
+            cluster: Cluster = request.getfixturevalue("postgres")
+            url = stack.enter_context(cluster.database())
+        _kill_again_and_again(Proof(tmp_path, url), tmp_path, nursery, random, seed)
+
+
+def _kill_again_and_again(proof: Proof, tmp_path: Path, nursery: Nursery, random: Random, seed: int) -> None:
     load = Load(proof.port, proof.token, tmp_path, seed)
     try:
         for _ in range(ROUNDS):
@@ -203,7 +208,11 @@ def test_a_server_that_is_killed_under_load_loses_nothing_and_runs_nothing_twice
 def test_when_the_leader_is_killed_the_second_takes_over_within_ten_seconds(
     tmp_path: Path, nursery: Nursery, postgres: Cluster
 ) -> None:
-    proof = Proof(tmp_path, postgres.fresh_url())
+    with postgres.database() as url:
+        _take_turns(Proof(tmp_path, url), tmp_path, nursery)
+
+
+def _take_turns(proof: Proof, tmp_path: Path, nursery: Nursery) -> None:
     load = Load(proof.port, proof.token, tmp_path, 1)
     try:
         # Each has a port of its own, and the API of either takes submissions.

@@ -3,12 +3,15 @@
 from dataclasses import replace
 from random import Random
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.core.test_step_properties import SHAPES, TWO_SITES
 from tests.core.world import fleet, gpus, leaf, nodes, pool, site, tree
 
+from watteau.core.state import Outlook
 from watteau.domain.decisions import Reason
+from watteau.domain.fleet import Pue
 from watteau.domain.jobs import Shape
 from watteau.domain.policy import named_policy
 from watteau.domain.requests import JobId
@@ -161,6 +164,42 @@ def test_a_barred_site_starts_nothing_and_keeps_what_runs() -> None:
     live.bar(SiteId("s"), barred=False)
     assert [start.job_id for start in live.step(3).starts] == [2]
     live.check()
+
+
+def test_nothing_starts_that_would_run_into_a_planned_outage() -> None:
+    """The second outage is announced when the first, which touches another, has begun."""
+    machine = fleet(
+        site((pool(gpus_per_node=1), 1), outages=[(20, 30), (30, 40), (90, 99)]), tenants=tree(leaf("alice"))
+    )
+    live = LiveState(machine, named_policy("easy"), 0)
+    waits = {
+        job: Asked(JobId(job), gpus(1), TenantId("alice"), 0, estimate_s, 0, 0)
+        for job, estimate_s in ((1, 21), (2, 51), (3, 5))
+    }
+    for job in waits.values():
+        live.add(job)
+    starts: dict[int, int] = {}
+    live.arrive(JobId(1))
+    for now_s in (0, 20, 30, 40, 61, 90, 99):
+        if now_s == 61:
+            live.forget(JobId(1))
+            live.arrive(JobId(2))
+        starts |= {start.job_id: now_s for start in live.step(now_s).starts}
+        live.check()
+    assert live.promise(JobId(1)) is None
+    assert starts == {1: 40, 2: 99}
+
+
+def test_a_live_limit_holds_on_a_hot_day_unless_an_outlook_says_more() -> None:
+    """Two nodes idle at 1 kW, 1 kW more for each of 4 GPUs; 9 kW at a PUE of 1.0 to 1.5: 6 kW for IT when it is hot."""
+    curve = Pue((10.0, 35.0), (1.0, 1.5))
+    machine = fleet(replace(site((pool(gpus_per_node=4), 2), power_kw=9), pue=curve), tenants=tree(leaf("alice")))
+    for outlook, started in ((None, 4), (Outlook(0, np.array([[1.0]])), 7)):
+        live = LiveState(machine, named_policy("easy"), 5, outlook)
+        for job in range(1, 9):
+            live.add(asked(job, gpus(1)))
+            live.arrive(JobId(job))
+        assert len(live.step(5).starts) == started
 
 
 def test_two_fractions_share_one_gpu_and_a_whole_one_takes_another() -> None:

@@ -67,7 +67,7 @@ def check_waiting_is_explained(happened: Replay) -> None:
 def test_a_job_killed_at_its_limit_is_timed_out_and_ends_at_start_plus_limit() -> None:
     happened = run(fleet_of(), jobs_of((0, 900, 8), (0, 900, 8), estimate_s=(600, 900), limit_s=(600, 900)))
     assert times(happened) == [(0, 600), (0, 900)]
-    assert states(happened) == ["timed out", "completed"]
+    assert states(happened) == ["timed_out", "completed"]
 
 
 @EVERY_POLICY
@@ -132,6 +132,34 @@ def test_a_job_that_two_outages_end_runs_a_third_time() -> None:
     check_waiting_is_explained(happened)
 
 
+@pytest.mark.parametrize("first_s", [-50, 100])
+def test_outages_that_overlap_or_touch_are_one(first_s: int) -> None:
+    """Each used to open the nodes at its end, and at the zero the one that came last in the list had its way."""
+    fleet = fleet_of(nodes=1, opens={-100: 1}, outages=((first_s, 300), (200, 400), (150, 250), (400, 500)))
+    happened = run(fleet, jobs_of((0, 90, 8), (110, 500, 8), estimate_s=(10, 10)))
+    assert times(happened) == ([(500, 590), (590, 1_090)] if first_s < 0 else [(0, 90), (500, 1_000)])
+    assert len(happened.lost) == 0
+    assert settled(happened).books.open_gpu_milli_s[0, 0] == 8_000 * (3_600 - 500 + max(first_s, 0))
+
+
+def test_an_outage_may_send_more_jobs_back_than_the_queue_had_room_for() -> None:
+    many = 18_000
+    jobs = jobs_of(*((0, 1_000 + job, 1) for job in range(many)), estimate_s=(10,) * many)
+    happened = run(fleet_of(nodes=many // 8, outages=((100, 200),)), jobs)
+    assert len(happened.lost) == many
+    assert times(happened) == [(200, 1_200 + job) for job in range(many)]
+
+
+def test_the_log_holds_what_many_outages_in_a_row_say_to_a_deep_queue() -> None:
+    """Each boundary changes the reason of every job that waits, and between two of them nothing else happens."""
+    outages = tuple((100 * k, 100 * k + 50) for k in range(1, 9))
+    many = 9_000
+    jobs = jobs_of(*((1, 60, 8) for _ in range(many)), estimate_s=(1_000,) * many)
+    happened = run(fleet_of(nodes=1, outages=outages), jobs, "easy")
+    assert len(happened.logged) > 16 * many
+    assert happened.started.all()
+
+
 @EVERY_POLICY
 def test_an_end_beyond_the_wheel_of_the_clock_comes_on_time(policy: str) -> None:
     year = 365 * 86_400
@@ -181,6 +209,8 @@ def test_a_fleet_without_power_starts_nothing_and_says_so() -> None:
     happened = run(fleet, jobs_of((0, 10, 1), (5, 10, 8)))
     assert not happened.started.any()
     assert happened.reason.tolist() == [Reason.SITE_POWER, Reason.SITE_POWER]
+    books = settled(happened).books
+    assert (int(books.site_wh.sum()), int(books.open_gpu_milli_s.sum())) == (0, 0)
 
 
 def test_tenants_that_the_fleet_lacks_become_children_of_its_root() -> None:

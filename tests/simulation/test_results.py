@@ -81,6 +81,16 @@ def test_waits_and_slowdowns_are_those_of_the_textbook(tmp_path: Path) -> None:
     assert summary["by_tenant"]["root"]["wait_mean_s"] == 40
 
 
+def test_a_lost_attempt_is_no_waiting_and_its_gpu_hours_count(tmp_path: Path) -> None:
+    """It runs from 0 to 1,000, waits for the outage to end at 5,000, and runs for 3,000 s: 4,000 s on 8 GPUs."""
+    summary = left_behind(tmp_path, jobs_of((0, 3_000, 8), estimate_s=(500,)), nodes=1, outages=((1_000, 5_000),))
+    assert summary["attempts_lost"] == 1
+    assert (summary["wait_mean_s"], summary["wait_max_s"], summary["jct_mean_s"]) == (4_000, 4_000, 8_000)
+    its = summary["by_tenant"]["root"]
+    assert (its["wait_mean_s"], its["gpu_hours"]) == (4_000, 8 * 4_000 / 3_600)
+    assert its["gpu_hours"] == summary["by_site"]["s"]["gpu_hours"]
+
+
 def test_energies_by_hour_site_and_tenant_add_up_to_those_of_the_summary(tmp_path: Path) -> None:
     summary = left_behind(tmp_path, random_jobs(5, 300, 16), outages=((8_000, 9_000),))
     hours = pl.read_parquet(tmp_path / "hours.parquet")

@@ -62,7 +62,7 @@ def test_a_wrong_file_ends_with_code_2_and_its_faults_on_stderr(tmp_path: Path) 
     path.write_text(PAI_HEADER + "0,-1,1\n")
     result = RUN.invoke(workload_app, ["describe", str(path)])
     assert result.exit_code == 2
-    assert "line 2, duration_s: '-1'" in result.stderr
+    assert "bad.csv:2: duration_s: '-1'" in result.stderr
     assert result.stdout == ""
 
 

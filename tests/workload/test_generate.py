@@ -86,7 +86,17 @@ def test_no_job_is_larger_than_the_fleet() -> None:
     assert generate(capacity_gpus=4, load=0.9, duration_s=WEEK_S, seed=1).gpu_milli().max() <= 4_000
 
 
+def test_without_tenants_the_jobs_are_the_same_and_nobodys() -> None:
+    owned, nobodys = (
+        generate(capacity_gpus=4, load=0.5, duration_s=DAY_S, seed=1, tenants=who) for who in (("a",), ())
+    )
+    assert set(nobodys.tenant.tolist()) == {-1}
+    assert nobodys.submit_s.tolist() == owned.submit_s.tolist()
+    assert nobodys.shape.tolist() == owned.shape.tolist()
+    assert not any("tenant" in note for note in nobodys.notes)
+
+
 def test_arguments_that_mean_nothing_are_refused() -> None:
-    for change in ({"capacity_gpus": 0}, {"load": float("nan")}, {"duration_s": 0}, {"tenants": ()}, {"tenants": "aa"}):
+    for change in ({"capacity_gpus": 0}, {"load": float("nan")}, {"duration_s": 0}, {"tenants": "aa"}):
         with pytest.raises(ValueError, match=r"must be positive|distinct names"):
             generate(**({"capacity_gpus": 4, "load": 0.5, "duration_s": DAY_S, "seed": 1} | change))

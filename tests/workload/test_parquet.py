@@ -90,7 +90,7 @@ def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path: Path)
     good = read(PAI_HEADER + "0,5,1\n")
     write_workload(good, path)
     before = path.read_bytes()
-    bad = dataclasses.replace(good, runtime_s=np.array(["x"]))
+    bad = dataclasses.replace(good, priority_class=np.array(["x"]))
     with pytest.raises((pa.ArrowException, ValueError)):
         write_workload(bad, path)
     assert path.read_bytes() == before

@@ -123,8 +123,8 @@ def _moment(text: str) -> datetime:
 
 
 def _site_power_kw(site: Site, moment: datetime | None) -> tuple[float, float, float]:
-    """(idle, typical, maximum) kW of the site with its open nodes: IT power x the highest PUE of its curve."""
-    factor = max(site.pue.value) / 1_000
+    """(idle, typical, maximum) kW of the site with its open nodes: IT power x the highest PUE; 0 without power."""
+    factor = max(site.pue.value) / 1_000 if site.power_limit_kw else 0.0
     nodes = [(site.nodes(pool.id, moment), pool) for pool in site.pools]
     return (
         sum(count * pool.node_idle_w for count, pool in nodes) * factor,
@@ -154,19 +154,6 @@ def _totals(fleet: Fleet, moment: datetime | None) -> dict[str, object]:
     }
 
 
-def _normalised_shares(root: Tenant) -> list[tuple[int, Tenant, float, int]]:
-    """(parent's position or -1, tenant, its part of the whole, its depth), depth first."""
-    rows: list[tuple[int, Tenant, float, int]] = []
-    for parent, tenant in root.walk():
-        if parent < 0:
-            rows.append((parent, tenant, 1.0, 0))
-        else:
-            _, above, part, depth = rows[parent]
-            siblings = sum(child.share for child in above.children)
-            rows.append((parent, tenant, part * tenant.share / siblings, depth + 1))
-    return rows
-
-
 # --- Tables of at most 80 columns -----------------------------------------------------------------------------------
 
 
@@ -178,7 +165,7 @@ def _site_tables(fleet: Fleet, moment: datetime | None) -> list[Table]:
     for site in fleet.sites:
         idle_kw, typical_kw, max_kw = _site_power_kw(site, moment)
         max_mw = Text(_mw(max_kw), style="red" if max_kw > site.power_limit_kw else "")
-        limit = "none" if site.power_limit_kw == 0 else _mw(site.power_limit_kw)
+        limit = "0 kW" if site.power_limit_kw == 0 else _mw(site.power_limit_kw)
         nodes = sum(site.nodes(pool.id, moment) for pool in site.pools)
         gpus = f"{site.gpus(moment):,} / {site.gpus():,}"
         power.add_row(Text(site.id), f"{nodes:,}", gpus, _mw(idle_kw), _mw(typical_kw), max_mw, limit)
@@ -248,7 +235,7 @@ def _contract_table(fleet: Fleet, moment: datetime | None) -> Table:
 
 def _tenant_tree(root: Tenant) -> Tree:
     branches: list[Tree] = []
-    for parent, tenant, part, _ in _normalised_shares(root):
+    for parent, tenant, part, _ in root.parts():
         quota = "" if tenant.quota_gpus is None else f", at most {tenant.quota_gpus:,} GPUs"
         label = Text.assemble(tenant.name, (f" ({tenant.id})", "dim"), f" {part:.1%}{quota}")
         branches.append(Tree(label) if parent < 0 else branches[parent].add(label))
@@ -313,7 +300,7 @@ def _as_json(fleet: Fleet, moment: datetime | None) -> dict[str, object]:
                 "share_of_whole": part,
                 "quota_gpus": tenant.quota_gpus,
             }
-            for _, tenant, part, depth in _normalised_shares(fleet.tenants)
+            for _, tenant, part, depth in fleet.tenants.parts()
         ],
     }
 

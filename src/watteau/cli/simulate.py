@@ -30,7 +30,7 @@ from watteau.domain.policy import named_policy
 from watteau.domain.units import DAY_S, HOUR_S, from_epoch_s, to_epoch_s
 from watteau.energy.supply import CapacityFactors, read_capacity_factors
 from watteau.simulation.replay import compile_kernels, replay
-from watteau.simulation.results import keep_books, outlook_of, share_by_leaf, summarise, write_results
+from watteau.simulation.results import keep_books, outlook_of, summarise, write_results
 from watteau.workload.formats import read_workload
 from watteau.workload.generate import generate
 from watteau.workload.scale import assign_tenants, compress_to_load, resample_to_load
@@ -257,7 +257,8 @@ def _workload(
     fleet: Fleet, trace: Path | None, load: float | None, seed: int, days: float | None, zero_s: int
 ) -> Workload:
     capacity = fleet.gpus(from_epoch_s(zero_s)) or fleet.gpus()
-    names, parts = share_by_leaf(fleet)
+    leaves = [(str(tenant.id), part) for _, tenant, part, _ in fleet.tenants.parts() if not tenant.children]
+    names, parts = [name for name, _ in leaves], [part for _, part in leaves]
     duration_s = round(days * DAY_S) if days is not None else None
     if trace is None:
         workload = generate(
@@ -265,18 +266,19 @@ def _workload(
             load=load if load is not None else 0.8,
             duration_s=duration_s or 7 * DAY_S,
             seed=seed,
+            tenants=(),  # a generator's tenants know nothing of this fleet: its own share the jobs as they share it
         )
-        # The generator's tenants know nothing of this fleet; its own share the jobs as they share the fleet.
-        nobody = replace(workload, tenant=np.full_like(workload.tenant, -1), tenants=())
-        return assign_tenants(nobody, names, parts.tolist(), seed)
+        return assign_tenants(workload, names, parts, seed)
     workload = read_workload(trace)
+    if not len(workload):
+        raise InputError(str(trace), [Fault(0, "", "a workload without jobs", "at least one job")])
     if load is not None and duration_s is not None:
         workload = resample_to_load(workload, capacity, load, duration_s, seed)
     elif load is not None:
         workload = compress_to_load(workload, capacity, load)
     elif duration_s is not None:
         workload = _first_days(workload, duration_s)
-    return assign_tenants(workload, names, parts.tolist(), seed)
+    return assign_tenants(workload, names, parts, seed)
 
 
 def _first_days(workload: Workload, duration_s: int) -> Workload:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from watteau.cli.inputs import fail
 from watteau.domain.errors import InputError
 from watteau.domain.jobs import Workload
 from watteau.domain.units import DAY_S, HOUR_S
@@ -24,7 +25,6 @@ from watteau.workload.scale import compress_to_load, resample_to_load
 workload_app = typer.Typer(name="workload", help="Job traces: describe, generate, convert.", no_args_is_help=True)
 
 _WIDTH = 80
-_EXIT_WRONG_INPUT = 2
 
 
 def _finite(value: float | None) -> float | None:
@@ -75,7 +75,7 @@ def generate_command(
             )
             write_workload(workload, out)
     except InputError as error:
-        _fail(error)
+        fail(error)
     _print_written(workload, out)
 
 
@@ -110,18 +110,12 @@ def convert_command(
                 )
             write_workload(workload, out)
     except InputError as error:
-        _fail(error)
+        fail(error)
     _print_written(workload, out)
 
 
 def _seconds(days: float) -> int:
     return max(1, round(days * DAY_S))
-
-
-def _fail(error: InputError) -> NoReturn:
-    """Say on stderr what is wrong, and leave with the code for wrong input."""
-    typer.echo(str(error), err=True)
-    raise typer.Exit(_EXIT_WRONG_INPUT)
 
 
 def _read(path: Path, timezone: str) -> Workload:
@@ -133,7 +127,7 @@ def _read(path: Path, timezone: str) -> Workload:
             task = progress.add_task("reading", total=path.stat().st_size if path.is_file() else None)
             return read_workload(path, timezone=timezone, progress=lambda read: progress.update(task, completed=read))
     except InputError as error:
-        _fail(error)
+        fail(error)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from watteau.core.feasible import (
 )
 from watteau.core.layout import State
 from watteau.core.place import choose_nodes, delist, enlist
-from watteau.domain.units import NEVER_S
+from watteau.domain.units import HOUR_S, NEVER_S
 
 _ONE_BLOCK_REQUIRED = 2
 
@@ -120,12 +120,14 @@ def reserve(s: State, job: int, now: int) -> bool:
         if s.shape_pools[row.shape, p] == 0:
             continue
         if shape.workers == 1:
-            at_s, n = _earliest_single(s, p, shape, row.estimate_s, now)
+            at_s, n = _earliest_single(s, p, shape, row.estimate_s, now, True)
         else:
             at_s, n = _earliest_gang(s, p, shape, now), -1
-        pool = s.pools[p]
-        if at_s < NEVER_S and at_s + row.estimate_s > pool.closes_s and at_s < pool.reopens_s:
-            at_s = pool.reopens_s
+        later_s = _allowed_s(s, p, shape, row.estimate_s, at_s)
+        if later_s > at_s and shape.workers == 1:  # a gap may be over by then
+            at_s, n = _earliest_single(s, p, shape, row.estimate_s, now, False)
+            later_s = _allowed_s(s, p, shape, row.estimate_s, at_s)
+        at_s = later_s
         if at_s < best_s:
             best_s = at_s
             best_pool = p
@@ -143,12 +145,41 @@ def reserve(s: State, job: int, now: int) -> bool:
 
 
 @kernel
+def _allowed_s(s: State, p: int, shape: Any, estimate_s: int, at_s: int) -> int:
+    """The first time from `at_s` on at which neither the site's power limit nor a planned outage forbids a start."""
+    if at_s == NEVER_S:
+        return NEVER_S
+    pool = s.pools[p]
+    need_mw = s.sites[pool.site].idle_mw + shape.total_milli * pool.busy_mw_per_milli
+    at_s = _powered_s(s, pool.site, need_mw, at_s)
+    if at_s + estimate_s > pool.closes_s and at_s < pool.reopens_s:
+        at_s = _powered_s(s, pool.site, need_mw, pool.reopens_s)
+    return int(at_s)
+
+
+@kernel
+def _powered_s(s: State, site: int, need_mw: int, at_s: int) -> int:
+    # By the hours of the outlook, the last of which holds for ever.
+    cycle = s.cycle[0]
+    last = s.limit_mw.shape[1] - 1
+    hour = min(max(at_s // HOUR_S - cycle.hour_zero, 0), last)
+    if need_mw <= s.limit_mw[site, hour]:
+        return at_s
+    cycle.power_binds = 1
+    if need_mw > s.limit_ahead_mw[site, hour]:
+        return NEVER_S
+    while need_mw > s.limit_mw[site, hour]:
+        hour += 1
+    return int((cycle.hour_zero + hour) * HOUR_S)
+
+
+@kernel
 def _whole_gpus(shape: Any) -> int:
     return int(shape.gpus if shape.milli == 0 else 1)
 
 
 @kernel
-def _earliest_single(s: State, p: int, shape: Any, estimate_s: int, now: int) -> tuple[int, int]:
+def _earliest_single(s: State, p: int, shape: Any, estimate_s: int, now: int, gaps: bool) -> tuple[int, int]:
     pool = s.pools[p]
     gpus = _whole_gpus(shape)
     binds = s.cycle[0].cpu_binds
@@ -172,7 +203,7 @@ def _earliest_single(s: State, p: int, shape: Any, estimate_s: int, now: int) ->
                 break
     # Gaps between reservations.
     for k in range(pool.gpus + 1):
-        if s.held_count[p, k] == 0:
+        if s.held_count[p, k] == 0 or not gaps:
             continue
         for word in range(pool.first_word, pool.first_word + pool.words):
             bits = s.held_nodes[k, word]

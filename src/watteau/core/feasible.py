@@ -221,6 +221,33 @@ def room_ends_s(s: State, n: int, gpus: int, cpu_milli: int, memory_mib: int, no
 
 
 @kernel
+def fraction_fits_until(s: State, n: int, gpu: int, shape: Any, now: int, until: int, skip: int) -> bool:
+    """Whether a fraction fits on the node's shared GPU (-1: a fresh one) until then without delaying a reservation.
+
+    The shared GPU then comes free as a whole later, which must harm nobody; a fresh one is gone from now on.
+    """
+    node = s.nodes[n]
+    if node.reserved < 0:
+        return True
+    since = now  # when the GPU is expected to be whole again without the fraction
+    w = node.running if gpu >= 0 else -1
+    while w >= 0:
+        if s.workers[w].shared_gpu == gpu:
+            since = max(since, expected_end_s(s.jobs[s.workers[w].job], now))
+        w = s.workers[w].next
+    at, free, steps = node_future(s, n, now, skip)
+    for k in range(steps):
+        if at[k] >= until:
+            break
+        # The fraction costs a whole GPU from the time at which its GPU would have been whole again.
+        lasts_past = k + 1 == steps or at[k + 1] > since
+        gpus = 1 if until > since and lasts_past else 0
+        if free[k, 0] < gpus or free[k, 1] < shape.cpu_milli or free[k, 2] < shape.memory_mib:
+            return False
+    return True
+
+
+@kernel
 def gap_is_possible(s: State, n: int, estimate_s: int, now: int) -> bool:
     """Whether some reservation on the node begins late enough for a job to end before it.
 
@@ -304,6 +331,7 @@ def refresh_available(s: State, now: int) -> None:
 def refresh_node(s: State, n: int, now: int) -> None:
     """Work out from when on 1, 2, ... GPUs stay free on a node. 0 stands for `now and ever since`."""
     node = s.nodes[n]
+    s.holds_until_s[n] = NEVER_S
     if node.up == 0:
         for g in range(node.gpus):
             s.available_s[g, n] = NEVER_S
@@ -311,6 +339,14 @@ def refresh_node(s: State, n: int, now: int) -> None:
     if node.reserved < 0 and node.share_best < 0 and node.gpus <= _SMALL_NODE:
         _refresh_simple_node(s, n, now)
         return
+    w = node.running
+    while w >= 0:
+        s.holds_until_s[n] = min(s.holds_until_s[n], expected_end_s(s.jobs[s.workers[w].job], now))
+        w = s.workers[w].next
+    w = node.reserved
+    while w >= 0:  # one that is due is taken to start now, whenever that is
+        s.holds_until_s[n] = min(s.holds_until_s[n], max(s.jobs[s.workers[w].job].reserved_s, now) + 1)
+        w = s.workers[w].next
     at, free, steps = node_future(s, n, now, -1)
     least = node.gpus
     g = node.gpus - 1
@@ -339,6 +375,7 @@ def _refresh_simple_node(s: State, n: int, now: int) -> None:
         gpus = s.shapes[job.shape].gpus
         if gpus > 0:
             end = expected_end_s(job, now)
+            s.holds_until_s[n] = min(s.holds_until_s[n], end)
             g = filled - 1
             while g >= 0 and s.available_s[g, n] > end:
                 s.available_s[g + gpus, n] = s.available_s[g, n]
@@ -351,13 +388,12 @@ def _refresh_simple_node(s: State, n: int, now: int) -> None:
 
 @kernel
 def available_from(s: State, n: int, gpus: int, now: int) -> int:
-    """`available_s` for so many GPUs, after making sure that no passed estimate hides in it."""
+    """`available_s` for so many GPUs, after making sure that no passed estimate or promise hides in it.
+
+    One that has passed can only have made the column too early: who finds it too late already need not ask.
+    """
     if gpus == 0:
         return now
-    at = s.available_s[gpus - 1, n]
-    if at <= now:
-        if s.nodes[n].gpus_free < gpus:
-            refresh_node(s, n, now)
-            at = s.available_s[gpus - 1, n]
-        return int(max(at, now))
-    return int(at)
+    if s.holds_until_s[n] <= now:
+        refresh_node(s, n, now)
+    return int(max(s.available_s[gpus - 1, n], now))

@@ -86,6 +86,7 @@ BLOCK = np.dtype([("first_node", i4), ("nodes", i4), ("first_word", i4), ("words
 SITE = np.dtype(
     [
         ("power_mw", i8),  # IT power of what is open and runs
+        ("idle_mw", i8),  # of which what the open nodes draw even when nothing runs
         ("limit_mw", i8),  # what the site's limit leaves for IT at this hour's PUE
         ("power_hold", i1),  # a job that holds a reservation waits for power here
     ],
@@ -231,6 +232,7 @@ class State(Bundle):
     open_count: Any  # int32 [pool, GPUs free]
     held_count: Any  # int32 [pool, GPUs free]
     available_s: Any  # int64 [GPUs - 1, node]: from when on so many GPUs stay free
+    holds_until_s: Any  # int64 [node]: when its column of available_s grows old: an expected end or a promise passes
     shared_free: Any  # int16 [node, GPU]: thousandths free on a shared GPU, -1: the GPU is not shared
     queue: Any  # [position] QUEUED, between queue_head and queue_tail; shape -1: gone
     plan: Any  # int32 [reservation]: jobs in the order of the queue
@@ -240,6 +242,7 @@ class State(Bundle):
     started: Any  # int32 [.]: jobs that this step started
     logged: Any  # [.] LOGGED: every change of a waiting job's reason
     limit_mw: Any  # int64 [site, hour]: outlook
+    limit_ahead_mw: Any  # int64 [site, hour]: the highest limit of this hour and of all later ones
     preference: Any  # int32 [hour, pool]: outlook, pools in the order in which they are tried
     typical: Any  # int64 [typical task, 5]: share in millionths, whole GPUs, thousandths, CPU milli, memory MiB
     typical_pools: Any  # int8 [typical task, pool]

@@ -8,7 +8,7 @@ as possible, always inside one pool.
 from typing import Any
 
 from watteau.core.bits import count_bits, kernel, lowest_bit
-from watteau.core.feasible import expected_end_s, fits_empty_handed, fits_until, mark_dirty, mark_stale, node_future
+from watteau.core.feasible import fits_empty_handed, fits_until, fraction_fits_until, mark_dirty, mark_stale
 from watteau.core.layout import ENDED, RUNNING, State
 from watteau.core.order import charge
 from watteau.core.score import find_by_loss
@@ -227,6 +227,12 @@ def end_job(s: State, job: int, now: int) -> None:
 
 
 @kernel
+def has_power(site: Any, need_mw: int) -> bool:
+    """Whether this hour's limit allows a job once nothing else runs: only such a job may keep others from starting."""
+    return bool(site.idle_mw + need_mw <= site.limit_mw)
+
+
+@kernel
 def place_now(s: State, job: int, now: int, skip: int) -> int:
     """Start the job if its gang fits somewhere without delaying a reservation (but its own, when `skip` is the job).
 
@@ -246,14 +252,15 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
         if chosen >= 0 and pool.site != s.pools[s.nodes[chosen].pool].site:
             break  # nodes compete by score inside one site only; sites in the order of preference
         if now + row.estimate_s > pool.closes_s:
-            why = max(why, _OUTAGE_AHEAD)
+            why = _nearer(why, _OUTAGE_AHEAD)
             continue
         site = s.sites[pool.site]
         if site.power_hold and skip < 0:
-            why = max(why, _BEHIND_OTHERS)
+            why = _nearer(why, _BEHIND_OTHERS)
             continue
         # Power is the reason only where there is room: a job that lacks GPUs as well must not close the site to others.
-        short = site.power_mw + shape.total_milli * pool.busy_mw_per_milli > site.limit_mw
+        need_mw = shape.total_milli * pool.busy_mw_per_milli
+        short = site.power_mw + need_mw > site.limit_mw
         if scored and not short:
             chosen = find_by_loss(s, row.shape, p, chosen, now, now + row.estimate_s, skip)
             outcome = _why_not_one(s, p, shape)
@@ -271,9 +278,9 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
                 return 0
         if outcome == _SITE_POWER:
             s.cycle[0].power_binds = 1
-            if skip >= 0:
+            if skip >= 0 and has_power(site, need_mw):
                 site.power_hold = 1
-        why = max(why, outcome)
+        why = _nearer(why, outcome)
     if chosen >= 0:
         take_gpu(s, row.first_worker, chosen, shape, s.scores[row.shape, chosen].gpu)
         commit(s, job, s.nodes[chosen].pool, now)
@@ -281,6 +288,15 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
     if why != _CAPACITY and why != _BEHIND_OTHERS:
         s.cycle[0].gang_room = shape.workers  # not for want of room
     return int(why) if why else _CAPACITY
+
+
+@kernel
+def _nearer(why: int, outcome: int) -> int:
+    # Of several pools, the reason of that in which least is missing: no room, room that others are promised, then the
+    # higher code, which says what is missing beside the room.
+    if why == 0 or why == _CAPACITY:
+        return outcome
+    return why if outcome == _CAPACITY else max(why, outcome)
 
 
 @kernel
@@ -296,9 +312,9 @@ def _why_not_one(s: State, p: int, shape: Any) -> int:
 @kernel
 def find_node(s: State, p: int, shape: Any, now: int, until: int, skip: int) -> int:
     """The node for a single worker in a pool, or -1."""
-    if shape.milli > 0:
-        return _find_fraction(s, p, shape, now, until, skip)
     pool = s.pools[p]
+    if shape.milli > 0:
+        return _find_fraction(s, pool.first_node, pool.nodes, shape, now, until, skip)
     for k in range(shape.gpus, pool.gpus + 1):
         left = s.held_count[p, k]
         if left > 0:
@@ -334,12 +350,11 @@ def find_node(s: State, p: int, shape: Any, now: int, until: int, skip: int) -> 
 
 
 @kernel
-def _find_fraction(s: State, p: int, shape: Any, now: int, until: int, skip: int) -> int:
+def _find_fraction(s: State, first: int, count: int, shape: Any, now: int, until: int, skip: int) -> int:
     # The GPU that is left with the least, then a fresh GPU on the node with the fewest free; ties: lowest node.
-    pool = s.pools[p]
     best = -1
     best_left = 1 << 40
-    for n in range(pool.first_node, pool.first_node + pool.nodes):
+    for n in range(first, first + count):
         node = s.nodes[n]
         if node.up == 0 or node.cpu_free_milli < shape.cpu_milli or node.memory_free_mib < shape.memory_mib:
             continue
@@ -351,49 +366,12 @@ def _find_fraction(s: State, p: int, shape: Any, now: int, until: int, skip: int
                     left = min(left, free - shape.milli)
         elif node.gpus_free > 0:
             left = 1000 * node.gpus_free
-        if left < best_left and fraction_fits_until(s, n, shape, now, until, skip):
+        if left < best_left and fraction_fits_until(
+            s, n, _fullest_with_room(s, n, shape.milli), shape, now, until, skip
+        ):
             best = n
             best_left = left
     return best
-
-
-@kernel
-def fraction_fits_until(s: State, n: int, shape: Any, now: int, until: int, skip: int) -> bool:
-    """Whether a fraction of a GPU fits on the node until then without delaying a reservation.
-
-    It may sit on a GPU that is shared already; that GPU then comes free later, which must harm nobody.
-    """
-    node = s.nodes[n]
-    if node.reserved < 0:
-        return True
-    since = _share_ends_s(s, n, shape.milli, now) if node.share_best >= shape.milli else now
-    at, free, steps = node_future(s, n, now, skip)
-    for k in range(steps):
-        if at[k] >= until:
-            break
-        # The fraction costs a whole GPU from the time at which its GPU would have been whole again.
-        lasts_past = k + 1 == steps or at[k + 1] > since
-        gpus = 1 if until > since and lasts_past else 0
-        if free[k, 0] < gpus or free[k, 1] < shape.cpu_milli or free[k, 2] < shape.memory_mib:
-            return False
-    return True
-
-
-@kernel
-def _share_ends_s(s: State, n: int, milli: int, now: int) -> int:
-    # When the shared GPU that _take_fraction would choose is expected to be whole again.
-    best = -1
-    for gpu in range(s.nodes[n].gpus):
-        free = s.shared_free[n, gpu]
-        if free >= milli and (best < 0 or free < s.shared_free[n, best]):
-            best = gpu
-    ends = now
-    w = s.nodes[n].running
-    while w >= 0:
-        if s.workers[w].shared_gpu == best:
-            ends = max(ends, expected_end_s(s.jobs[s.workers[w].job], now))
-        w = s.workers[w].next
-    return int(ends)
 
 
 @kernel
@@ -588,22 +566,59 @@ def _fill_block(s: State, b: int, shape: Any, done: int, count: int, promised: b
 
 @kernel
 def _place_one_by_one(s: State, row: Any, shape: Any, p: int, short: bool, now: int, skip: int) -> int:
-    # Gangs of fractions or of CPU-only workers: blocks do not matter to them.
+    # Gangs of fractions or of CPU-only workers. One that must sit in one block takes the first that holds it.
+    pool = s.pools[p]
+    if shape.topology == _ONE_BLOCK_REQUIRED:
+        for b in range(pool.first_block, pool.first_block + pool.blocks):
+            if _take_one_by_one(s, row, shape, p, b, now, skip):
+                if not short:
+                    return 0
+                _undo(s, row, shape, shape.workers)
+                return _SITE_POWER
+    if not _take_one_by_one(s, row, shape, p, -1, now, skip):
+        return _CAPACITY
+    if not short and shape.topology != _ONE_BLOCK_REQUIRED:
+        return 0
+    _undo(s, row, shape, shape.workers)
+    return _TOPOLOGY if shape.topology == _ONE_BLOCK_REQUIRED else _SITE_POWER
+
+
+@kernel
+def _take_one_by_one(s: State, row: Any, shape: Any, p: int, b: int, now: int, skip: int) -> bool:
+    """Take room for the whole gang in one block of the pool (-1: anywhere in it), or for none of it."""
     until = now + row.estimate_s
     row.start_s = now  # so that each worker sees when those before it will end
-    placed = 0
-    while placed < shape.workers:
-        n = find_node(s, p, shape, now, until, skip)
+    for placed in range(shape.workers):
+        n = find_node(s, p, shape, now, until, skip) if b < 0 else _find_in_block(s, b, shape, now, until, skip)
         if n < 0:
-            break
+            _undo(s, row, shape, placed)
+            return False
         take(s, row.first_worker + placed, n, shape)
-        placed += 1
-    if placed == shape.workers and not short:
-        return 0
+    return True
+
+
+@kernel
+def _undo(s: State, row: Any, shape: Any, placed: int) -> None:
     for undo in range(placed):
         give_back(s, row.first_worker + undo, shape)
     row.start_s = -1
-    return _SITE_POWER if placed == shape.workers else _CAPACITY
+
+
+@kernel
+def _find_in_block(s: State, b: int, shape: Any, now: int, until: int, skip: int) -> int:
+    # Without GPUs: the node with the fewest free GPUs, which others want least; ties: lowest node.
+    block = s.blocks[b]
+    if shape.milli > 0:
+        return _find_fraction(s, block.first_node, block.nodes, shape, now, until, skip)
+    best = -1
+    for n in range(block.first_node, block.first_node + block.nodes):
+        if (
+            s.nodes[n].up
+            and (best < 0 or s.nodes[n].gpus_free < s.nodes[best].gpus_free)
+            and fits_until(s, n, shape.gpus, shape.cpu_milli, shape.memory_mib, now, until, skip)
+        ):
+            best = n
+    return best
 
 
 @kernel
@@ -627,9 +642,11 @@ def start_where_promised(s: State, job: int, now: int) -> bool:
         if s.nodes[n].up == 0 or not _fits_together(s, n, shape, together, now, until):
             return False
         w += together
-    if site.power_mw + shape.total_milli * pool.busy_mw_per_milli > site.limit_mw:
+    need_mw = shape.total_milli * pool.busy_mw_per_milli
+    if site.power_mw + need_mw > site.limit_mw:
         s.cycle[0].power_binds = 1
-        site.power_hold = 1
+        if has_power(site, need_mw):
+            site.power_hold = 1
         return False
     for w in range(first, last):
         take(s, w, s.workers[w].node, shape)

@@ -22,10 +22,8 @@ fullest GPU. Shares are whole millionths, so that losses are integers and a tie 
 until its node changes; neighbours in the same state share one. It holds for single workers; gangs go by blocks.
 """
 
-from typing import Any
-
 from watteau.core.bits import kernel
-from watteau.core.feasible import expected_end_s, fits_until, node_future
+from watteau.core.feasible import fits_until, fraction_fits_until
 from watteau.core.layout import State
 
 #: The loss of a worker for which the node has no room.
@@ -132,7 +130,7 @@ def evaluate(s: State, index: int, n: int, now: int, until: int, skip: int) -> N
             whole -= 1
         else:
             return
-        if node.reserved < 0 or _fraction_fits_until(s, n, gpu, shape, now, until, skip):
+        if fraction_fits_until(s, n, gpu, shape, now, until, skip):
             loss = potential(s, n, whole, gpu, left, cpu_milli, memory_mib) - before
             if loss < score.loss:
                 score.loss = loss
@@ -214,24 +212,3 @@ def potential(s: State, n: int, whole: int, gpu: int, left: int, cpu_milli: int,
             lacking = max(lacking, free - int(memory_mib * s.policy[0].gpu_per_memory))
         total += _ALL * lacking
     return int(total)
-
-
-@kernel
-def _fraction_fits_until(s: State, n: int, gpu: int, shape: Any, now: int, until: int, skip: int) -> bool:
-    # On a node with reservations: a shared GPU comes free as a whole later for the fraction, a fresh one is gone now.
-    since = now
-    if gpu >= 0:
-        w = s.nodes[n].running
-        while w >= 0:
-            if s.workers[w].shared_gpu == gpu:
-                since = max(since, expected_end_s(s.jobs[s.workers[w].job], now))
-            w = s.workers[w].next
-    at, free, steps = node_future(s, n, now, skip)
-    for k in range(steps):
-        if at[k] >= until:
-            break
-        lasts_past = k + 1 == steps or at[k + 1] > since
-        gpus = 1 if until > since and lasts_past else 0
-        if free[k, 0] < gpus or free[k, 1] < shape.cpu_milli or free[k, 2] < shape.memory_mib:
-            return False
-    return True

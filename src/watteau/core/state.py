@@ -14,8 +14,8 @@ from watteau.core.layout import State, records
 from watteau.core.step import judge_shapes
 from watteau.domain.decisions import Reason
 from watteau.domain.errors import InvariantBroken
-from watteau.domain.fleet import Fleet, Pool
-from watteau.domain.jobs import Shape, Topology
+from watteau.domain.fleet import Fleet, Pool, Site
+from watteau.domain.jobs import NO_LIMIT_S, Shape, Topology
 from watteau.domain.policy import Order, Policy, Scoring
 from watteau.domain.units import (
     GPU_MILLI,
@@ -40,6 +40,11 @@ class Outlook:
         """Every site at its lowest PUE, for ever."""
         return Outlook(0, np.array([[min(site.pue.value)] for site in fleet.sites], dtype=np.float64))
 
+    @staticmethod
+    def worst(fleet: Fleet) -> "Outlook":
+        """Every site at its highest PUE, for ever: what fits then fits on every day."""
+        return Outlook(0, np.array([[max(site.pue.value)] for site in fleet.sites], dtype=np.float64))
+
 
 @dataclass(frozen=True, slots=True)
 class CapacityChange:
@@ -51,41 +56,56 @@ class CapacityChange:
     up: bool
 
 
-def cut(shape: Shape, gpus_per_node: int) -> Shape:
-    """A divisible shape as a gang of equal workers, as large as a node allows; other shapes as they are."""
-    if not shape.divisible:
-        return shape
-    if shape.gpu_milli <= gpus_per_node * GPU_MILLI:
-        return replace(shape, divisible=False)
-    if gpus_per_node == 0:
-        return replace(shape, divisible=False)  # no pool that it may use has GPUs: refused later, with the reason
-    gpus = shape.gpu_milli // GPU_MILLI
-    workers = next(w for w in range(-(-gpus // gpus_per_node), gpus + 1) if gpus % w == 0)
-    return replace(
-        shape,
-        workers=workers,
-        gpu_milli=shape.gpu_milli // workers,
-        cpu_milli=-(-shape.cpu_milli // workers),
-        memory_mib=-(-shape.memory_mib // workers),
-        divisible=False,
-    )
-
-
 def cut_for_fleet(shapes: Sequence[Shape], fleet: Fleet) -> tuple[Shape, ...]:
-    """Every shape as the fleet will run it: divisible ones are cut by the largest node that they may use."""
-    result = []
-    for shape in shapes:
-        nodes = [pool.gpus_per_node for pool in _allowed(shape, fleet)]
-        result.append(cut(shape, max(nodes)) if nodes else replace(shape, divisible=False))
-    return tuple(result)
+    """Every shape as the fleet will run it: a divisible one as a gang of equal workers, as large as the fleet can hold.
+
+    That is the cut into the fewest workers that some allowed pool can hold together, GPUs, CPU and memory counted. When
+    none can, the shape stays whole, and is refused with its reason.
+    """
+    return tuple(_cut(shape, fleet) if shape.divisible else shape for shape in shapes)
 
 
-def _allowed(shape: Shape, fleet: Fleet) -> list[Pool]:
-    return [
-        pool
+def _cut(shape: Shape, fleet: Fleet) -> Shape:
+    allowed = [
+        (site, pool)
         for site, pool in fleet.pools()
         if (not shape.gpu_models or pool.gpu_model in shape.gpu_models) and (not shape.sites or site.id in shape.sites)
     ]
+    whole = replace(shape, divisible=False)
+    gangs = (
+        replace(
+            whole,
+            workers=workers,
+            gpu_milli=shape.gpu_milli // workers,
+            cpu_milli=-(-shape.cpu_milli // workers),
+            memory_mib=-(-shape.memory_mib // workers),
+        )
+        for workers in _ways_to_cut(shape, [pool for _, pool in allowed])
+    )
+    return next((gang for gang in gangs if any(_holds(site, pool, gang) for site, pool in allowed)), whole)
+
+
+def _ways_to_cut(shape: Shape, pools: Sequence[Pool]) -> list[int]:
+    """Numbers of equal workers to try, the fewest first; whole GPUs stay whole, and a fraction is one worker's."""
+    if shape.gpu_milli == 0:
+        by_node = {
+            max(1, -(-shape.cpu_milli // (pool.cpu_cores * 1000)), -(-shape.memory_mib // (pool.memory_gib * 1024)))
+            for pool in pools
+        }
+        return sorted({1, *by_node})
+    gpus, most = shape.gpu_milli // GPU_MILLI, max((pool.gpus_per_node for pool in pools), default=0)
+    if shape.gpu_milli % GPU_MILLI or most == 0:
+        return [1]
+    small = [workers for workers in range(1, math.isqrt(gpus) + 1) if gpus % workers == 0]
+    return sorted(workers for workers in {*small, *(gpus // each for each in small)} if workers * most >= gpus)
+
+
+def _holds(site: Site, pool: Pool, shape: Shape) -> bool:
+    """Whether the pool, all phases open and empty, holds the whole gang."""
+    nodes = site.nodes(pool.id)
+    if shape.topology is Topology.ONE_BLOCK_REQUIRED and shape.workers > 1:
+        nodes = min(nodes, pool.nodes_per_block)
+    return _workers_per_node(shape, pool) * nodes >= shape.workers
 
 
 def build_state(
@@ -157,6 +177,7 @@ def build_state(
     cycle[0].wake_s = NEVER_S
     cycle[0].weight_zero_s = outlook.first_hour_s
     limits_kw = np.array([[site.power_limit_kw] for site in fleet.sites], dtype=np.float64)
+    limit_mw = (limits_kw * 1e6 / outlook.pue).astype(np.int64)
     # Sites are tried in the order of the energy that a GPU-hour costs there: one shared supply, so PUE decides.
     pue_of_pool = outlook.pue[[site_of[site.id] for site, _ in pools], :]
     policy_row = _policy_row(policy)
@@ -188,6 +209,7 @@ def build_state(
         open_count=np.zeros((len(pools), most_gpus + 1), dtype=np.int32),
         held_count=np.zeros((len(pools), most_gpus + 1), dtype=np.int32),
         available_s=np.full((most_gpus, nodes_total), NEVER_S, dtype=np.int64),
+        holds_until_s=np.full(nodes_total, NEVER_S, dtype=np.int64),
         shared_free=np.full((nodes_total, most_gpus), -1, dtype=np.int16),
         queue=records(queue, layout.QUEUED),
         plan=np.zeros(queue, dtype=np.int32),
@@ -196,7 +218,8 @@ def build_state(
         stale=np.zeros(nodes_total, dtype=np.int32),
         started=np.zeros(queue, dtype=np.int32),
         logged=records(log, layout.LOGGED),
-        limit_mw=(limits_kw * 1e6 / outlook.pue).astype(np.int64),
+        limit_mw=limit_mw,
+        limit_ahead_mw=np.maximum.accumulate(limit_mw[:, ::-1], axis=1)[:, ::-1].copy(),
         preference=np.argsort(pue_of_pool, axis=0, kind="stable").T.astype(np.int32).copy(),
         typical=typical_rows,
         typical_pools=_shape_rows([shape for _, shape in typical], fleet)[1],
@@ -256,11 +279,56 @@ def _longer(old: Any, more: Any) -> Any:
     return result
 
 
+def make_room(state: State, newcomers: int) -> State:
+    """The same state with room for what one step may bring: newcomers in the queue, and changes of reasons in the log.
+
+    Every job that waits may change its reason in each of a step's few passes; without a log there is nothing to lose.
+    """
+    cycle = state.cycle[0]
+    waiting = int(cycle.waiting) + newcomers
+    if int(cycle.queue_tail) + newcomers >= len(state.queue):
+        state = grow_queue(state, 2 * (int(cycle.queue_tail) + newcomers + 1))
+    room = int(cycle.logged) + 4 * waiting + 16
+    if 0 < len(state.logged) < room:
+        state = grow_log(state, room + len(state.logged))
+    return state
+
+
 def grow_log(state: State, room: int) -> State:
     """The same state with room for at least `room` changes of reasons."""
     if room <= len(state.logged):
         return state
     return replace(state, logged=_longer(state.logged, records(room - len(state.logged), layout.LOGGED)))
+
+
+def write_jobs(
+    state: State,
+    rows: slice,
+    first_worker: int,
+    *,
+    shape: Any,
+    estimate_s: Any,
+    submit_s: Any = 0,
+    limit_s: Any = NO_LIMIT_S,
+    tenant: Any = 0,
+    priority_class: Any = 0,
+) -> None:
+    """Fill rows with jobs that are known and have not arrived: columns, or one value for all.
+
+    Their workers' rows follow each other from `first_worker` on.
+    """
+    jobs = state.jobs[rows]
+    jobs["submit_s"], jobs["estimate_s"], jobs["limit_s"] = submit_s, estimate_s, limit_s
+    jobs["shape"], jobs["tenant"], jobs["priority_class"] = shape, tenant, priority_class
+    jobs["state"], jobs["reason"] = layout.ABSENT, 0
+    jobs["start_s"] = jobs["pool"] = -1
+    jobs["reserved_s"] = NEVER_S
+    workers = state.shapes["workers"][jobs["shape"]]
+    ends = first_worker + np.cumsum(workers, dtype=np.int64)
+    jobs["first_worker"] = ends - workers
+    its_workers = state.workers[first_worker : int(ends[-1]) if len(ends) else first_worker]
+    its_workers["job"] = np.repeat(np.arange(rows.start, rows.start + len(jobs), dtype=np.int32), workers)
+    its_workers["node"] = -1
 
 
 def add_past_use(
@@ -286,12 +354,12 @@ def grow_queue(state: State, room: int) -> State:
 
 
 def capacity_changes(fleet: Fleet, state: State) -> list[CapacityChange]:
-    """Every opening of a phase and every planned outage, sorted by time (closing before opening)."""
+    """Every opening of a phase and every planned outage, sorted by time. What a node is follows from its last one."""
     changes = []
     pools = list(fleet.pools())
     for index, (site, pool) in enumerate(pools):
         first = int(state.pools[index]["first_node"])
-        outages = [(to_epoch_s(o.start), to_epoch_s(o.end)) for o in site.outages if not o.pools or pool.id in o.pools]
+        outages = site.outages_s(pool.id)
         for phase in sorted(site.phases, key=lambda phase: phase.opens):
             count = sum(nodes for pool_id, nodes in phase.nodes if pool_id == pool.id)
             opens = to_epoch_s(phase.opens)
@@ -308,17 +376,19 @@ def capacity_changes(fleet: Fleet, state: State) -> list[CapacityChange]:
 
 
 def outage_windows(fleet: Fleet) -> list[tuple[int, int, int]]:
-    """(start_s, end_s, pool) of every planned outage, sorted."""
+    """(start_s, end_s, pool) of every time in which planned outages close a pool, sorted."""
     return sorted(
-        (to_epoch_s(outage.start), to_epoch_s(outage.end), index)
+        (start, end, index)
         for index, (site, pool) in enumerate(fleet.pools())
-        for outage in site.outages
-        if not outage.pools or pool.id in outage.pools
+        for start, end in site.outages_s(pool.id)
     )
 
 
 def announce_outages(state: State, windows: Sequence[tuple[int, int, int]], now_s: int) -> None:
-    """Tell each pool its next planned outage, so that no job starts that would still run when it begins."""
+    """Tell each pool its next planned outage, so that no job starts that would still run when it begins.
+
+    `windows` as from `outage_windows`. To be called again when one of them has begun.
+    """
     state.pools["closes_s"] = NEVER_S
     state.pools["reopens_s"] = NEVER_S
     for start, end, pool in reversed(windows):
@@ -387,28 +457,24 @@ def _shape_rows(shapes: Sequence[Shape], fleet: Fleet) -> tuple[NDArray[np.void]
                     continue
                 if shape.sites and site.id not in shape.sites:
                     continue
-                nodes = site.nodes(pool.id)
-                if shape.topology is Topology.ONE_BLOCK_REQUIRED and shape.workers > 1:
-                    nodes = min(nodes, pool.nodes_per_block)
-                if _workers_per_node(shape, pool.gpus_per_node, pool.cpu_cores, pool.memory_gib) * nodes >= (
-                    shape.workers
-                ):
+                if _holds(site, pool, shape):
                     may_run[index, pool_index] = 1
                     row.verdict = 0
     return rows, may_run
 
 
-def _workers_per_node(shape: Shape, gpus: int, cpu_cores: int, memory_gib: int) -> int:
+def _workers_per_node(shape: Shape, pool: Pool) -> int:
+    # As `most_workers_on_empty_node`, which works on rows: there are none before shapes are cut.
     whole, milli = _gpu_split(shape)
     most = shape.workers
     if milli:
-        most = min(most, gpus * (GPU_MILLI // milli))
+        most = min(most, pool.gpus_per_node * (GPU_MILLI // milli))
     elif whole:
-        most = min(most, gpus // whole)
+        most = min(most, pool.gpus_per_node // whole)
     if shape.cpu_milli:
-        most = min(most, cpu_cores * 1000 // shape.cpu_milli)
+        most = min(most, pool.cpu_cores * 1000 // shape.cpu_milli)
     if shape.memory_mib:
-        most = min(most, memory_gib * 1024 // shape.memory_mib)
+        most = min(most, pool.memory_gib * 1024 // shape.memory_mib)
     return most
 
 
@@ -459,6 +525,7 @@ def check_invariants(state: State, *, drained: bool = False) -> None:
     shared = np.zeros(state.shared_free.shape, dtype=np.int64)
     power = np.zeros(len(state.sites), dtype=np.int64)
     np.add.at(power, pools["site"][nodes["pool"]], np.where(nodes["up"] == 1, pools["node_idle_mw"][nodes["pool"]], 0))
+    idle = power.copy()
     for job in np.flatnonzero(jobs["state"] == layout.RUNNING):
         row = jobs[job]
         shape = shapes[row.shape]
@@ -487,6 +554,7 @@ def check_invariants(state: State, *, drained: bool = False) -> None:
         ("tenants' use", used, state.tenants["used_milli"]),
         ("shared GPUs", np.where(shared > 0, GPU_MILLI - shared, -1), state.shared_free),
         ("power", power, state.sites["power_mw"]),
+        ("idle power", idle, state.sites["idle_mw"]),
     ):
         if not np.array_equal(counted, kept):
             raise InvariantBroken(f"{name}: counted {counted.tolist()}, kept {kept.tolist()}")

@@ -87,7 +87,7 @@ def step(state: State, events: Events, now_s: int) -> Decisions:
         now_s,
     )
     if state.cycle[0]["overflow"]:
-        raise InvariantBroken("the queue is full; make room with `grow` before jobs arrive")
+        raise InvariantBroken("the queue is full; call `make_room` before jobs arrive")
     return Decisions(started=state.started[:count].copy(), wake_s=int(state.cycle[0]["wake_s"]))
 
 
@@ -218,22 +218,34 @@ def _set_node(s: State, n: int, up: int) -> None:
     enlist(s, n)
     mark_stale(s, n)
     mark_dirty(s, n, 0)
-    s.sites[pool.site].power_mw += pool.node_idle_mw if up else -pool.node_idle_mw
+    idle_mw = pool.node_idle_mw if up else -pool.node_idle_mw
+    s.sites[pool.site].power_mw += idle_mw
+    s.sites[pool.site].idle_mw += idle_mw
 
 
 @kernel
 def _turn_hour(s: State, hour: int) -> None:
+    before = max(s.cycle[0].hour, 0)
     s.cycle[0].hour = hour
+    less_ahead = False
     for site in range(len(s.sites)):
         s.sites[site].limit_mw = s.limit_mw[site, hour]
-    if s.cycle[0].power_binds:
+        less_ahead |= s.limit_ahead_mw[site, hour] < s.limit_ahead_mw[site, before]
+    judged_anew = less_ahead and judge_shapes(s)  # the last hour with enough power for some shape may be over
+    if s.cycle[0].power_binds or judged_anew:
         s.cycle[0].epoch += 1
         s.cycle[0].scan_all = 1
 
 
 @kernel
-def judge_shapes(s: State) -> None:
-    """For each shape: does it fit the open fleet when that is empty? If not, it waits for nodes to open."""
+def judge_shapes(s: State) -> bool:
+    """For each shape: does it fit the open fleet when that is empty, in this hour or a later one? If not, why not.
+
+    By the same sum as `place_now`: the idle power of all that is open at the site, and the job's own.
+    Returns whether a verdict has changed.
+    """
+    hour = max(s.cycle[0].hour, 0)
+    changed = False
     blocks = len(s.blocks)
     block_up = np.zeros(blocks, np.int64)
     pool_up = np.zeros(len(s.pools), np.int64)
@@ -245,7 +257,7 @@ def judge_shapes(s: State) -> None:
         shape = s.shapes[index]
         if 0 < shape.verdict < _QUOTA:
             continue  # final
-        shape.verdict = _NOT_OPEN_YET
+        verdict = _NOT_OPEN_YET
         for p in range(len(s.pools)):
             if s.shape_pools[index, p] == 0:
                 continue
@@ -258,14 +270,15 @@ def judge_shapes(s: State) -> None:
                     nodes = max(nodes, block_up[b])
             if most * nodes < shape.workers:
                 continue
-            limit = 0
-            for hour in range(s.limit_mw.shape[1]):
-                limit = max(limit, s.limit_mw[pool.site, hour])
-            if pool_up[p] * pool.node_idle_mw + shape.total_milli * pool.busy_mw_per_milli > limit:
-                shape.verdict = _SITE_POWER
+            need_mw = shape.total_milli * pool.busy_mw_per_milli
+            if s.sites[pool.site].idle_mw + need_mw > s.limit_ahead_mw[pool.site, hour]:
+                verdict = _SITE_POWER
                 continue
-            shape.verdict = 0
+            verdict = 0
             break
+        changed |= verdict != shape.verdict
+        shape.verdict = verdict
+    return changed
 
 
 @kernel
@@ -643,5 +656,6 @@ def _consider(s: State, at: int, now: int) -> None:
 def _promise(s: State, job: int, now: int) -> None:
     if reserve(s, job, now):
         plan_add(s, job)
-        if s.sites[s.pools[s.jobs[job].pool].site].power_hold == 0 and s.jobs[job].reason == _SITE_POWER:
-            s.sites[s.pools[s.jobs[job].pool].site].power_hold = 1
+        row = s.jobs[job]
+        if row.reserved_s <= now and row.reason == _SITE_POWER:  # `reserve` promises only what the hour's limit allows
+            s.sites[s.pools[row.pool].site].power_hold = 1

@@ -4,7 +4,10 @@ from enum import IntEnum
 
 
 class Reason(IntEnum):
-    """Why a job waits. The tens give the order of dominance: the lowest one that holds is shown."""
+    """Why a job waits: one reason, though several may hold. R16 in docs/rules.md says which.
+
+    The tens group them: the job itself, its quota, the queue, the pools, and what live work adds.
+    """
 
     NONE = 0
     MISCONFIGURED = 10

@@ -9,6 +9,13 @@ from enum import StrEnum
 from watteau.domain.tenants import Tenant
 from watteau.domain.units import ContractId, PoolId, SiteId, TenantId, from_epoch_s, to_epoch_s
 
+#: Some hundred times the largest fleet known, small enough for arrays.
+MOST_FLEET_NODES = 1_000_000
+MOST_FLEET_GPUS = 10_000_000
+#: Above these the integers of the hourly books could overflow: the nodes of one site, busy; of all, with their PUE.
+MOST_SITE_MW = 1_500
+MOST_FLEET_MW = 3_000
+
 
 class Engine(StrEnum):
     """What runs the jobs at a site."""
@@ -119,6 +126,17 @@ class Outage:
             raise ValueError(f"outage {self.reason}: the end must come after the start")
 
 
+def merged(windows: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same time as windows that neither overlap nor touch, sorted; empty ones are left out."""
+    result: list[tuple[int, int]] = []
+    for start, end in sorted(window for window in windows if window[0] < window[1]):
+        if result and start <= result[-1][1]:
+            result[-1] = (result[-1][0], max(end, result[-1][1]))
+        else:
+            result.append((start, end))
+    return result
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """One data centre: where it is, what it may draw, what runs there."""
@@ -161,6 +179,14 @@ class Site:
     def gpus(self, at: datetime | None = None) -> int:
         """GPUs of the site that are open at a time; of all phases when no time is given."""
         return sum(self.nodes(pool.id, at) * pool.gpus_per_node for pool in self.pools)
+
+    def outages_s(self, pool_id: PoolId) -> list[tuple[int, int]]:
+        """[start, end) in epoch seconds of every time in which outages close a pool: sorted, apart from each other."""
+        return merged(
+            (to_epoch_s(outage.start), to_epoch_s(outage.end))
+            for outage in self.outages
+            if not outage.pools or pool_id in outage.pools
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,22 @@ from pydantic_core import PydanticCustomError
 from tree_sitter import Language, Node, Parser
 
 from watteau.domain.errors import Fault, InputError
-from watteau.domain.fleet import Contract, Engine, Fleet, Mode, Outage, Phase, Pool, Pue, Site, Technology
+from watteau.domain.fleet import (
+    MOST_FLEET_GPUS,
+    MOST_FLEET_MW,
+    MOST_FLEET_NODES,
+    MOST_SITE_MW,
+    Contract,
+    Engine,
+    Fleet,
+    Mode,
+    Outage,
+    Phase,
+    Pool,
+    Pue,
+    Site,
+    Technology,
+)
 from watteau.domain.tenants import Tenant
 from watteau.domain.units import ContractId, PoolId, SiteId, TenantId
 
@@ -34,9 +49,6 @@ MAX_FAULTS = 1_000
 MAX_KEY_DEPTH = 32
 #: Levels of the tenant tree: programme > party > project > user and room to spare.
 MAX_TENANT_DEPTH = 16
-#: Nodes and GPUs of a whole fleet: some hundred times the largest known, small enough for arrays.
-MAX_FLEET_NODES = 1_000_000
-MAX_FLEET_GPUS = 10_000_000
 YEARS = (1970, 2199)
 
 Path = tuple[str | int, ...]
@@ -125,14 +137,14 @@ class _PoolTable(_Table):
     node_typical_w: _Watts = Field(description="the typical power of a busy node in watts, a whole number above 0")
     node_max_w: _Watts = Field(description="the maximum power of a node in watts, a whole number above 0")
     nodes_per_block: int = Field(
-        ge=1, le=MAX_FLEET_NODES, description="a whole number of nodes that share a fast fabric, at least 1"
+        ge=1, le=MOST_FLEET_NODES, description="a whole number of nodes that share a fast fabric, at least 1"
     )
 
 
 class _PhaseTable(_Table):
     name: _Name = Field(description=_A_NAME)
     opens: _Moment = Field(description=_A_MOMENT)
-    nodes: dict[str, Annotated[int, Field(ge=1, le=MAX_FLEET_NODES)]] = Field(
+    nodes: dict[str, Annotated[int, Field(ge=1, le=MOST_FLEET_NODES)]] = Field(
         min_length=1,
         description='whole numbers of nodes by pool, each from 1 to 1,000,000, like { "paris-h100" = 200 }',
     )
@@ -184,7 +196,7 @@ class _TenantTable(_Table):
     quota_gpus: int | None = Field(
         default=None,
         ge=0,
-        le=MAX_FLEET_GPUS,
+        le=MOST_FLEET_GPUS,
         description="a whole number of GPUs, at least 0, or no such key for no ceiling",
     )
 
@@ -541,6 +553,7 @@ def _check_fleet(raw: RawTable, faults: _Faults) -> None:
     for site in sites:
         _check_site(site, home, faults)
     _check_size(sites, faults)
+    _check_busy_power(sites, faults)
     contracts = fleet.tables("contracts")
     _check_unique(contracts, "id", "contract", faults)
     for contract in contracts:
@@ -617,27 +630,50 @@ def _check_curve(site: _Spot, faults: _Faults) -> None:
 
 def _check_idle_power(site: _Spot, faults: _Faults) -> None:
     """All nodes of all phases, idle, on the worst day. A limit of 0 is a site without power, which is allowed."""
-    limit_kw = site.whole("power_limit_kw")
-    idle_w = {pool.text("id"): pool.whole("node_idle_w") for pool in site.tables("pools")}
-    pue = [site.number("pue")] if site.number("pue") is not None else [p.number("pue") for p in site.tables("pue")]
-    total_w = 0
-    for phase in site.tables("phases"):
-        nodes = phase.table.get("nodes")
-        for name in nodes if isinstance(nodes, dict) else {}:
-            count, node_w = _Spot((), cast(RawTable, nodes)).whole(name), idle_w.get(name)
-            if count is None or node_w is None or not 0 < count <= MAX_FLEET_NODES or not 0 < node_w <= 10**9:
-                return  # reported as a fault of its own
-            total_w += count * node_w
-    worst = [value for value in pue if value is not None and 1.0 <= value <= 3.0]
-    if not limit_kw or limit_kw < 0 or not worst or len(worst) < len(pue):
+    limit_kw, idle_w, worst = site.whole("power_limit_kw"), _draw_w(site, "node_idle_w"), _worst_pue(site)
+    if idle_w is None or worst is None or not limit_kw or limit_kw < 0:
         return
-    needed_kw = total_w * max(worst) / 1_000
+    needed_kw = idle_w * worst / 1_000
     if needed_kw > limit_kw:
         faults.add(
             site.at("power_limit_kw"),
             f"{limit_kw:,} kW" if limit_kw < 10**12 else _shown(limit_kw),
-            f"at least {needed_kw:,.0f} kW, what all nodes draw when idle x PUE {max(worst):g} (or 0: no power)",
+            f"at least {needed_kw:,.0f} kW, what all nodes draw when idle x PUE {worst:g} (or 0: no power)",
         )
+
+
+def _check_busy_power(sites: list[_Spot], faults: _Faults) -> None:
+    """What the hourly books can add up; here, because there it would show only when a replay is over."""
+    total_mw = 0.0
+    for site in sites:
+        busy_w = _draw_w(site, "node_typical_w") or 0
+        total_mw += busy_w * (_worst_pue(site) or 1.0) / 1e6
+        if busy_w > MOST_SITE_MW * 10**6:
+            found = f"{busy_w / 1e6:,.0f} MW when all nodes are busy"
+            faults.add(site.path, found, f"at most {MOST_SITE_MW:,} MW at one site, for the hourly books")
+    if total_mw > MOST_FLEET_MW:
+        found = f"{total_mw:,.0f} MW when all nodes of all sites are busy, PUE included"
+        faults.add(("sites",), found, f"at most {MOST_FLEET_MW:,} MW, for the hourly books")
+
+
+def _draw_w(site: _Spot, power: str) -> int | None:
+    """What all nodes of all phases draw; None where a figure is missing or wrong, which is a fault of its own."""
+    node_w = {pool.text("id"): pool.whole(power) for pool in site.tables("pools")}
+    total_w = 0
+    for phase in site.tables("phases"):
+        nodes = phase.table.get("nodes")
+        for name in nodes if isinstance(nodes, dict) else {}:
+            count, each_w = _Spot((), cast(RawTable, nodes)).whole(name), node_w.get(name)
+            if count is None or each_w is None or not 0 < count <= MOST_FLEET_NODES or not 0 < each_w <= 10**9:
+                return None
+            total_w += count * each_w
+    return total_w
+
+
+def _worst_pue(site: _Spot) -> float | None:
+    pue = [site.number("pue")] if site.number("pue") is not None else [p.number("pue") for p in site.tables("pue")]
+    known = [value for value in pue if value is not None and 1.0 <= value <= 3.0]
+    return max(known) if known and len(known) == len(pue) else None
 
 
 def _check_size(sites: list[_Spot], faults: _Faults) -> None:
@@ -648,12 +684,12 @@ def _check_size(sites: list[_Spot], faults: _Faults) -> None:
             nodes = phase.table.get("nodes")
             for name in nodes if isinstance(nodes, dict) else {}:
                 count, gpus = _Spot((), cast(RawTable, nodes)).whole(name) or 0, per_node.get(name, 0)
-                if 0 < count <= MAX_FLEET_NODES and 0 <= gpus <= MAX_FLEET_GPUS:  # others are faults of their own
+                if 0 < count <= MOST_FLEET_NODES and 0 <= gpus <= MOST_FLEET_GPUS:  # others are faults of their own
                     nodes_total += count
                     gpus_total += count * gpus
-    if nodes_total > MAX_FLEET_NODES or gpus_total > MAX_FLEET_GPUS:
+    if nodes_total > MOST_FLEET_NODES or gpus_total > MOST_FLEET_GPUS:
         found = f"{nodes_total:,} nodes with {gpus_total:,} GPUs in all"
-        faults.add(("sites",), found, f"at most {MAX_FLEET_NODES:,} nodes and {MAX_FLEET_GPUS:,} GPUs")
+        faults.add(("sites",), found, f"at most {MOST_FLEET_NODES:,} nodes and {MOST_FLEET_GPUS:,} GPUs")
 
 
 def _check_tenants(tenants: list[_Spot], faults: _Faults) -> None:

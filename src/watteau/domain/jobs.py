@@ -5,7 +5,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from watteau.domain.units import GPU_MILLI, Int16Array, Int32Array, Int64Array
+from watteau.domain.units import GPU_MILLI, NEVER_S, BoolArray, Int16Array, Int32Array, Int64Array
 
 #: A job without a time limit.
 NO_LIMIT_S = 0
@@ -25,7 +25,7 @@ class Shape:
 
     Each worker runs on one node with `gpu_milli` thousandths of a GPU (a multiple of 1000, or a fraction of one
     GPU below 1000, or 0), `cpu_milli` and `memory_mib`. A `divisible` shape says only how much it needs in all
-    (`workers` is 1): when no node is that large, it is cut into equal workers as large as a node allows.
+    (`workers` is 1): it is cut into equal workers, as few as some pool can hold together.
     Empty `gpu_models` or `sites` allow all.
     """
 
@@ -81,7 +81,20 @@ class Workload:
         for name in ("submit_s", "runtime_s", "estimate_s", "limit_s", "shape", "tenant", "priority_class"):
             if len(getattr(self, name)) != count:
                 raise ValueError(f"column {name} has {len(getattr(self, name))} rows, job_id has {count}")
-        if count and bool(np.any(np.diff(self.submit_s) < 0)):
+        if not count:
+            return
+        for name, least, most in (
+            ("submit_s", 0, NEVER_S),
+            ("runtime_s", 0, NEVER_S),
+            ("estimate_s", 1, NEVER_S),
+            ("limit_s", NO_LIMIT_S, NEVER_S),
+            ("shape", 0, len(self.shapes) - 1),
+            ("tenant", -1, len(self.tenants) - 1),
+        ):
+            column = getattr(self, name)
+            if not least <= int(column.min()) <= int(column.max()) <= most:
+                raise ValueError(f"column {name} goes from {column.min()} to {column.max()}, not {least} to {most}")
+        if bool(np.any(np.diff(self.submit_s) < 0)):
             raise ValueError("jobs must be sorted by submit_s")
 
     def __len__(self) -> int:
@@ -95,5 +108,9 @@ class Workload:
 
     def served_s(self) -> Int64Array:
         """[job] seconds that each job holds its GPUs: its run time, or its limit where that is shorter."""
-        limited = (self.limit_s != NO_LIMIT_S) & (self.limit_s < self.runtime_s)
-        return np.where(limited, self.limit_s, self.runtime_s)
+        return np.where(self.killed(), self.limit_s, self.runtime_s)
+
+    def killed(self) -> BoolArray:
+        """[job] whether its limit ends it before its run time does."""
+        result: BoolArray = (self.limit_s != NO_LIMIT_S) & (self.limit_s < self.runtime_s)
+        return result

@@ -39,7 +39,7 @@ class Policy:
     #: After an early end, reservations are moved forward at most this often. 0: in every step.
     compress_every_s: int = 0
     #: Waiting jobs that one step looks at before it says "budget exhausted".
-    step_budget: int = 1 << 30
+    step_budget: int = 1 << 20
 
     def __post_init__(self) -> None:
         if self.reservations < 0:

@@ -35,6 +35,18 @@ class Tenant:
             stack.extend((position, child) for child in reversed(tenant.children))
             position += 1
 
+    def parts(self) -> list[tuple[int, "Tenant", float, int]]:
+        """(parent's position or -1, tenant, the part of the whole that shares give it, its depth), as `walk` goes."""
+        rows: list[tuple[int, Tenant, float, int]] = []
+        for parent, tenant in self.walk():
+            if parent < 0:
+                rows.append((parent, tenant, 1.0, 0))
+            else:
+                _, above, part, depth = rows[parent]
+                siblings = sum(child.share for child in above.children)
+                rows.append((parent, tenant, part * tenant.share / siblings, depth + 1))
+        return rows
+
     def leaves(self) -> list["Tenant"]:
         """The tenants that jobs belong to, in depth-first order."""
         return [tenant for _, tenant in self.walk() if not tenant.children]

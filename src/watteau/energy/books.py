@@ -19,7 +19,7 @@ import numpy as np
 from numba import njit
 
 from watteau.domain.errors import InvariantBroken
-from watteau.domain.fleet import Fleet, Pool
+from watteau.domain.fleet import MOST_FLEET_GPUS, MOST_FLEET_MW, MOST_SITE_MW, Fleet, Pool, merged
 from watteau.domain.units import (
     GPU_MILLI,
     HOUR_S,
@@ -35,10 +35,6 @@ from watteau.energy.supply import SupplySeries, overlap_s
 #: Microwatt-seconds in a watt-hour. Powers are whole milliwatts for one GPU, which are microwatts for a thousandth.
 UWS_PER_WH = 3_600_000_000
 _PPM = 1_000_000
-#: Above this the integers could overflow. A gigawatt site is 50 times the worked example.
-MAX_SITE_MW = 1_500
-MAX_FLEET_WH = 3_000_000_000
-MAX_GPU_MILLI = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +52,9 @@ class Attempts:
             raise ValueError("the columns of attempts differ in length")
         if bool(np.any(self.end_s < self.start_s)):
             raise ValueError("an attempt cannot end before it starts")
-        if count and not 0 <= int(self.gpu_milli.min()) <= int(self.gpu_milli.max()) <= MAX_GPU_MILLI:
-            raise ValueError(f"an attempt holds between 0 and {MAX_GPU_MILLI // GPU_MILLI:,} GPUs")
+        most_milli = MOST_FLEET_GPUS * GPU_MILLI
+        if count and not 0 <= int(self.gpu_milli.min()) <= int(self.gpu_milli.max()) <= most_milli:
+            raise ValueError(f"an attempt holds between 0 and {MOST_FLEET_GPUS:,} GPUs")
 
     def __len__(self) -> int:
         return len(self.start_s)
@@ -72,20 +69,16 @@ class Presence:
 
 
 def presence_of(fleet: Fleet) -> tuple[Presence, ...]:
-    """[pool] presence as the fleet's phases and planned outages say."""
+    """[pool] presence as the fleet's phases and planned outages say; nodes of a site without power are never on."""
     return tuple(
         Presence(
             openings=tuple(
                 (to_epoch_s(phase.opens), count)
                 for phase in site.phases
                 for pool_id, count in phase.nodes
-                if pool_id == pool.id
+                if pool_id == pool.id and site.power_limit_kw > 0
             ),
-            outages=tuple(
-                (to_epoch_s(outage.start), to_epoch_s(outage.end))
-                for outage in site.outages
-                if not outage.pools or pool.id in outage.pools
-            ),
+            outages=tuple(site.outages_s(pool.id)),
         )
         for site, pool in fleet.pools()
     )
@@ -189,8 +182,8 @@ def settle(
 
     # B5: one ledger.
     load_wh: Int64Array = site_wh.sum(axis=0)
-    if int(load_wh.max(initial=0)) > MAX_FLEET_WH:
-        raise ValueError(f"a fleet that draws more than {MAX_FLEET_WH // 10**9} GW is beyond these books")
+    if int(load_wh.max(initial=0)) > MOST_FLEET_MW * 1_000_000:
+        raise ValueError(f"a fleet that draws more than {MOST_FLEET_MW:,} MW is beyond these books")
     matched_wh: Int64Array = np.minimum(load_wh, supply.renewable_wh)
     return EnergyBooks(
         sites=tuple(site.id for site in fleet.sites),
@@ -245,8 +238,8 @@ def _check_inputs(
     draw_w = dict.fromkeys((site.id for site in fleet.sites), 0)
     for (site, pool), there in zip(fleet.pools(), presence, strict=True):
         draw_w[site.id] += pool.node_typical_w * sum(count for _, count in there.openings if count > 0)
-    if not draw_w or max(draw_w.values()) > MAX_SITE_MW * 1_000_000:
-        raise ValueError(f"the books need at least one site, and none whose nodes may draw over {MAX_SITE_MW:,} MW")
+    if not draw_w or max(draw_w.values()) > MOST_SITE_MW * 1_000_000:
+        raise ValueError(f"the books need at least one site, and none whose nodes may draw over {MOST_SITE_MW:,} MW")
 
 
 def _check_room(fleet: Fleet, busy: Int64Array, there: Int64Array, first_hour_s: int) -> None:
@@ -268,22 +261,11 @@ def _node_seconds(presence: Presence, first_hour_s: int, hours: int) -> Int64Arr
     on = np.zeros(hours, dtype=np.int64)
     for opens_s, nodes in presence.openings:
         on += nodes * overlap_s(hour_s, opens_s, end_s)
-        for outage_s, back_s in _merged(presence.outages):
+        for outage_s, back_s in merged(presence.outages):
             on -= nodes * overlap_s(hour_s, max(opens_s, outage_s), back_s)
     if int(on.min(initial=0)) < 0:
         raise ValueError("more nodes close than ever opened")
     return on
-
-
-def _merged(windows: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Windows without overlaps, so that no second is taken off twice."""
-    merged: list[tuple[int, int]] = []
-    for start, end in sorted(window for window in windows if window[0] < window[1]):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-        else:
-            merged.append((start, end))
-    return merged
 
 
 @njit(cache=True)

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import NormalDist
@@ -61,9 +61,7 @@ class SupplySeries:
     aligned_from_year: int | None  # the year of the weather when another year than the simulated one; else None
     first_hour_s: int
     hours: int
-    total_wh: Int64Array  # [hour], all contracts
-    renewable_wh: Int64Array  # [hour], the technologies that count as renewable
-    by_technology: dict[Technology, Int64Array] = field(default_factory=dict)  # [hour]; only contracted technologies
+    renewable_wh: Int64Array  # [hour], contracts of the technologies that count as renewable
     notes: tuple[str, ...] = ()
 
 
@@ -82,8 +80,8 @@ def supply_wh(
     """
     if start_hour_s % HOUR_S or hours < 0:
         raise ValueError("a supply series begins on a full hour and has no negative length")
-    used = list(contracts)
-    by_technology: dict[Technology, Int64Array] = {}
+    used = [contract for contract in contracts if contract.technology in renewable]
+    renewable_wh: Int64Array = np.zeros(hours, dtype=np.int64)
     aligned = False
     if any(contract.technology is not Technology.BASELOAD for contract in used):
         rows, aligned = aligned_rows(factors, start_hour_s, hours)
@@ -94,20 +92,14 @@ def supply_wh(
             factor_ppm = np.full(hours, _PPM, dtype=np.int64)
         else:
             factor_ppm = np.rint(factors.values[contract.technology][rows] * _PPM).astype(np.int64)
-        series = by_technology.setdefault(contract.technology, np.zeros(hours, dtype=np.int64))
-        series += _contract_wh(contract, factor_ppm, start_hour_s)
-    zero = np.zeros(hours, dtype=np.int64)
-    total: Int64Array = sum(by_technology.values(), start=zero)
-    green: Int64Array = sum((wh for tech, wh in by_technology.items() if tech in renewable), start=zero)
+        renewable_wh += _contract_wh(contract, factor_ppm, start_hour_s)
     return SupplySeries(
         source=factors.source,
         synthetic=factors.synthetic,
         aligned_from_year=from_epoch_s(factors.first_hour_s).year if aligned else None,
         first_hour_s=start_hour_s,
         hours=hours,
-        total_wh=total,
-        renewable_wh=green,
-        by_technology=by_technology,
+        renewable_wh=renewable_wh,
         notes=factors.notes,
     )
 

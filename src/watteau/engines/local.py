@@ -231,7 +231,7 @@ class LocalEngine:
             if self._closed:
                 return
             self._closed = True
-        self._nudge()
+            self._nudge()
         if threading.current_thread() is not self._watcher:
             self._watcher.join()
 
@@ -407,6 +407,7 @@ class LocalEngine:
             if folder is None or not folder.exists():
                 return Observation(name, Seen.ABSENT)
             with self._mutex:
+                self._check_open()
                 known = name in self._attended
                 attended = self._attended.setdefault(name, _Attended())
                 with _opened(folder) as (lock, record):
@@ -462,10 +463,11 @@ class LocalEngine:
             return _look(lock, record)
         began, stop, runs, ended = supervisor.read_slots(record)
         if ended is None:
-            if runs is not None:
-                if not _kill_what_is_left(runs, str(folder)):
-                    return _Record(None, began, stop, runs, None)  # it still holds its GPUs; the watcher looks again
-            elif began is None and stop is not None:
+            if runs is not None and not _kill_what_is_left(runs, str(folder)):
+                return _Record(None, began, stop, runs, None)  # it still holds its GPUs; the watcher looks again
+            if began is not None:  # a cgroup may be there without RUNS
+                _remove_cgroup(json.loads((folder / supervisor.LAUNCH_FILE).read_bytes())["cgroup"])
+            elif stop is not None:
                 cause = "It was stopped before it began."
             outcome = Outcome(stop["outcome"]) if stop is not None else Outcome.LOST
             ended = self._ended(outcome, cause) | {"started_ms": (runs or {}).get("started_ms")}
@@ -502,25 +504,29 @@ class LocalEngine:
         del self._attended[name]
 
     def _watch(self) -> None:
-        rounds = 0
-        while True:
+        try:
+            rounds = 0
+            while not self._closed:
+                rounds += 1
+                self._look_at_what_changed(patient=rounds % 256 != 0)
+        finally:  # also when a waker fails: an engine that no longer watches must not look as if it did
             with self._mutex:
-                if self._closed:
-                    self._close_all()
-                    return
-                starting = {name for name, attended in self._attended.items() if attended.told is Seen.ABSENT}
-                unwatched = {name for name, attended in self._attended.items() if attended.pidfd is None}
-            wait_s = _LOOK_STARTING_S if starting else _LOOK_RUNNING_S if unwatched else None
-            found = self._poll.poll(wait_s)
-            rounds += 1
-            # While notes pour in, looking at all that starts after each of them would take more time than starting.
-            names = starting | unwatched if not found or rounds % 256 == 0 else set()
-            for descriptor, _ in found:
-                names |= self._read_notes() if descriptor == self._notes else self._supervisor_left(descriptor)
-            for name in sorted(names):
-                # An unreadable spool is told to whoever asks; here it is only looked at again.
-                with contextlib.suppress(EngineUnreachable):
-                    self._settle_again(name)
+                self._closed = True
+                self._close_all()
+
+    def _look_at_what_changed(self, *, patient: bool) -> None:
+        with self._mutex:
+            starting = {name for name, attended in self._attended.items() if attended.told is Seen.ABSENT}
+            unwatched = {name for name, attended in self._attended.items() if attended.pidfd is None}
+        found = self._poll.poll(_LOOK_STARTING_S if starting else _LOOK_RUNNING_S if unwatched else None)
+        # While notes pour in, looking at all that starts after each of them would take more time than starting.
+        names = set() if found and patient else starting | unwatched
+        for descriptor, _ in found:
+            names |= self._read_notes() if descriptor == self._notes else self._supervisor_left(descriptor)
+        for name in sorted(names):
+            # An unreadable spool is told to whoever asks; here it is only looked at again.
+            with contextlib.suppress(EngineUnreachable):
+                self._settle_again(name)
 
     def _settle_again(self, name: str) -> None:
         with self._mutex:
@@ -745,6 +751,16 @@ def _kill_what_is_left(runs: supervisor.Slot, folder: str) -> bool:
                 os.kill(pid, signal.SIGKILL)
         threading.Event().wait(_TIDY_ROUND_S)
     return False
+
+
+def _remove_cgroup(folder: str) -> None:
+    """Remove the cgroup of an attempt of which nothing is left; what was killed takes a moment to leave it."""
+    supervisor.kill_cgroup(folder)
+    for _ in range(_TIDY_ROUNDS):
+        supervisor.remove_cgroup(folder)
+        if not folder or not os.path.exists(f"{folder}/cgroup.kill"):
+            return
+        threading.Event().wait(_TIDY_ROUND_S)
 
 
 def _left(runs: supervisor.Slot, folder: str) -> list[int]:

@@ -547,7 +547,9 @@ def _execute(argv: list[str], environment: dict[str, str]) -> NoReturn:
         try:
             _exec_when_written(path, argv, environment)
         except OSError as refused:
-            if refused.errno in (errno.ENOENT, errno.ENOTDIR) and not os.path.exists(path):
+            # A folder of PATH that may not be searched is passed over, as a shell does.
+            missing = (errno.ENOENT, errno.ENOTDIR) if "/" in name else (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
+            if refused.errno in missing and not os.path.exists(path):
                 continue
             kept = kept or refused
             if refused.errno != errno.EACCES:

@@ -15,12 +15,14 @@ from watteau.core.state import (
     Outlook,
     add_past_use,
     add_shapes,
+    announce_outages,
     build_state,
     capacity_changes,
     check_invariants,
     grow_jobs,
-    grow_log,
-    grow_queue,
+    make_room,
+    outage_windows,
+    write_jobs,
 )
 from watteau.core.step import Events, step
 from watteau.domain.decisions import Reason
@@ -156,13 +158,19 @@ def _lowest_free(taken: set[int], count: int) -> tuple[int, ...]:
 
 
 class LiveState:
-    """Owns the arrays; changes are gathered and taken in by the next `step`."""
+    """Owns the arrays; changes are gathered and taken in by the next `step`.
 
-    def __init__(self, fleet: Fleet, policy: Policy, now_s: int) -> None:
-        outlook = Outlook.constant(fleet)
+    `outlook`: PUE by site and hour, from an hour that has begun; without it every hour is taken for the worst.
+    """
+
+    def __init__(self, fleet: Fleet, policy: Policy, now_s: int, outlook: Outlook | None = None) -> None:
+        # A live power limit protects a feeder, and nobody has said how warm it will be: at the lowest PUE, or at a
+        # mean one, what is started on a cool night would break the limit on a hot afternoon, and only preemption
+        # could mend that. The highest PUE costs some GPUs at sites that are short of power, and no limit.
         hour_s = now_s // HOUR_S * HOUR_S
         self.fleet = fleet
         self.policy = policy
+        self._outlook = outlook
         self._state = build_state(
             fleet,
             (),
@@ -171,7 +179,7 @@ class LiveState:
             workers=_LEAST_ROWS,
             queue=_LEAST_ROWS,
             log=_LEAST_LOG,
-            outlook=replace(outlook, first_hour_s=hour_s),
+            outlook=outlook or replace(Outlook.worst(fleet), first_hour_s=hour_s),
         )
         self._state.jobs["start_s"] = self._state.jobs["pool"] = -1
         self._tenant_row = {tenant.id: row for row, (_, tenant) in enumerate(fleet.tenants.walk())}
@@ -185,6 +193,8 @@ class LiveState:
         self._workers_used = 0
         self._changes = capacity_changes(fleet, self._state)
         self._changes_done = 0
+        self._outages = outage_windows(fleet)
+        self._announce_s = now_s  # when the pools' next outage is looked up again
         self._up_wanted = np.zeros(len(self._state.nodes), dtype=np.bool_)  # by phases and outages
         self._barred = np.zeros(len(self._state.nodes), dtype=np.bool_)  # by their engine
         self._gathered: dict[str, set[JobId]] = {name: set() for name in ("ended", "lost", "arrived", "withdrawn")}
@@ -205,31 +215,29 @@ class LiveState:
             self._shape_row[asked.shape] = len(self._shape_row)
         row = len(self._asked)
         workers = asked.shape.workers
-        state = self._state
-        if row == len(state.jobs) or self._workers_used + workers > len(state.workers):
-            state = self._grow(workers)
-        its = state.jobs[row]
-        its.submit_s, its.estimate_s, its.limit_s = asked.submit_s, asked.estimate_s, asked.limit_s
-        its.start_s = its.pool = -1
-        its.reserved_s = NEVER_S
-        its.first_worker = self._workers_used
-        its.shape = self._shape_row[asked.shape]
-        its.tenant = self._tenant_row[asked.tenant]
-        its.priority_class = asked.priority_class
-        its.state, its.reason = layout.ABSENT, 0
-        state.workers["job"][self._workers_used : self._workers_used + workers] = row
-        state.workers["node"][self._workers_used : self._workers_used + workers] = -1
+        if row == len(self._state.jobs) or self._workers_used + workers > len(self._state.workers):
+            self._grow(workers)
+        write_jobs(
+            self._state,
+            slice(row, row + 1),
+            self._workers_used,
+            shape=self._shape_row[asked.shape],
+            estimate_s=asked.estimate_s,
+            submit_s=asked.submit_s,
+            limit_s=asked.limit_s,
+            tenant=self._tenant_row[asked.tenant],
+            priority_class=asked.priority_class,
+        )
         self._workers_used += workers
         self._row[asked.job_id] = row
         self._asked.append(asked)
         if asked.running is not None:
             self._resume(asked, *asked.running)
 
-    def _grow(self, workers: int) -> layout.State:
+    def _grow(self, workers: int) -> None:
         rows = max(len(self._state.jobs), 2 * (len(self._asked) + 1))
         room = max(len(self._state.workers), 2 * (self._workers_used + workers))
         self._state = grow_jobs(self._state, rows, room)
-        return self._state
 
     def _resume(self, asked: Asked, site: SiteId, places: tuple[Place, ...]) -> None:
         row = self._row[asked.job_id]
@@ -309,6 +317,9 @@ class LiveState:
             change = self._changes[self._changes_done]
             self._up_wanted[change.first_node : change.first_node + change.count] = change.up
             self._changes_done += 1
+        if now_s >= self._announce_s:
+            announce_outages(self._state, self._outages, now_s)
+            self._announce_s = next((start for start, _, _ in self._outages if start > now_s), NEVER_S)
         wanted = self._up_wanted & ~self._barred
         is_up = self._state.nodes["up"] == 1
         events = Events(
@@ -319,12 +330,8 @@ class LiveState:
             nodes_up=np.flatnonzero(wanted & ~is_up).astype(np.int32),
             nodes_down=np.flatnonzero(~wanted & is_up).astype(np.int32),
         )
-        state = self._state
-        waiting = int(state.cycle[0].waiting) + len(events.arrived) + len(events.lost)
-        if int(state.cycle[0].queue_tail) + len(events.arrived) + len(events.lost) >= len(state.queue):
-            state = grow_queue(state, 2 * (waiting + int(state.cycle[0].queue_tail) + 1))
-        state = self._state = grow_log(state, 4 * waiting + _LEAST_LOG)
-        state.cycle[0].logged = 0
+        self._state.cycle[0].logged = 0
+        state = self._state = make_room(self._state, len(events.arrived) + len(events.lost))
         decided = step(state, events, max(now_s, int(state.cycle[0].now_s)))
         if state.cycle[0].logged_lost:
             raise InvariantBroken(f"{state.cycle[0].logged_lost} reasons were not logged")
@@ -367,7 +374,7 @@ class LiveState:
         """Build the arrays anew from the jobs that have not ended; what they were promised is worked out again."""
         old = self._state
         now_s = int(old.cycle[0].now_s)
-        fresh = LiveState(self.fleet, self.policy, now_s)
+        fresh = LiveState(self.fleet, self.policy, now_s, self._outlook)
         fresh._state.cycle[0].weight_zero_s = old.cycle[0].weight_zero_s
         running = [row for row, asked in enumerate(self._asked) if asked and old.jobs[row].state == layout.RUNNING]
         # What running jobs have used so far comes with them; `resume` charges it anew.

@@ -22,13 +22,13 @@ import numpy as np
 
 from watteau.core import layout
 from watteau.core.bits import kernel, lowest_bit
-from watteau.core.state import build_state, capacity_changes
+from watteau.core.state import build_state, capacity_changes, write_jobs
 from watteau.core.step import Events, step
 from watteau.domain.fleet import Fleet, Pool, Pue
 from watteau.domain.jobs import Shape, Topology, Workload
 from watteau.domain.policy import POLICIES
 from watteau.domain.tenants import Tenant
-from watteau.domain.units import GPU_MILLI, NEVER_S, Int64Array, PoolId, TenantId
+from watteau.domain.units import GPU_MILLI, Int64Array, PoolId, TenantId
 from watteau.simulation.replay import compile_kernels, replay
 from watteau.workload.scale import compress_to_load
 
@@ -232,19 +232,12 @@ def bench_step(show: Show, seed: int = 0) -> list[Measured]:
     shape = rng.choice(len(sizes), size=jobs, p=[0.6, 0.1, 0.08, 0.1, 0.05, 0.03, 0.02, 0.015, 0.005])
     shape[-len(never) :] = [len(sizes), len(sizes) + 1]
     workers = np.array([s.workers for s in [*shapes, *never]])[shape]
-    first_worker = np.concatenate([[0], np.cumsum(workers)])
     state = build_state(
-        fleet, [*shapes, *never], POLICIES["hybrid"], jobs=jobs, workers=int(first_worker[-1]), queue=1 << 18
+        fleet, [*shapes, *never], POLICIES["hybrid"], jobs=jobs, workers=int(workers.sum()), queue=1 << 18
     )
+    estimate_s = rng.integers(600, 86_400, size=jobs)
+    write_jobs(state, slice(0, jobs), 0, shape=shape, estimate_s=estimate_s, tenant=rng.choice(leaves, size=jobs))
     rows = state.jobs
-    rows["submit_s"] = 0
-    rows["estimate_s"] = rng.integers(600, 86_400, size=jobs)
-    rows["reserved_s"] = NEVER_S
-    rows["start_s"] = rows["pool"] = -1
-    rows["first_worker"] = first_worker[:-1]
-    rows["shape"] = shape
-    rows["tenant"] = rng.choice(leaves, size=jobs)
-    state.workers["job"] = np.repeat(np.arange(jobs, dtype=np.int32), workers)
     change = capacity_changes(fleet, state)[0]
     nodes = np.arange(change.first_node, change.first_node + change.count, dtype=np.int32)
     step(state, Events(nodes_up=nodes), 0)

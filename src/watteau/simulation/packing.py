@@ -18,11 +18,11 @@ import numpy as np
 from watteau.core import layout
 from watteau.core.bits import kernel
 from watteau.core.layout import State
-from watteau.core.state import build_state, check_invariants
+from watteau.core.state import build_state, check_invariants, write_jobs
 from watteau.core.step import Events, step, step_kernel
 from watteau.domain.errors import InvariantBroken
 from watteau.domain.fleet import Fleet, Pool, Pue
-from watteau.domain.jobs import NO_LIMIT_S, Shape, Workload
+from watteau.domain.jobs import Shape, Workload
 from watteau.domain.policy import Order, Policy, Scoring
 from watteau.domain.units import GPU_MILLI, NEVER_S, BoolArray, Int32Array, Int64Array, PoolId
 from watteau.workload.openb import OpenbNode
@@ -153,16 +153,7 @@ def pack(
         queue=count + 1,
         typical=mix,
     )
-    jobs = state.jobs
-    jobs["estimate_s"] = NEVER_S
-    jobs["limit_s"] = NO_LIMIT_S
-    jobs["start_s"] = -1
-    jobs["reserved_s"] = NEVER_S
-    jobs["first_worker"] = np.cumsum(workers_of) - workers_of
-    jobs["shape"] = arrivals
-    jobs["pool"] = -1
-    state.workers["job"] = np.repeat(np.arange(count, dtype=np.int32), workers_of)
-    state.workers["node"] = -1
+    write_jobs(state, slice(0, count), 0, shape=arrivals, estimate_s=NEVER_S)
     step(state, Events(nodes_up=np.arange(len(state.nodes), dtype=np.int32)), 0)
     rows = np.arange(count, dtype=np.int32)
     for first in range(0, count, _TASKS_BETWEEN_PROGRESS):
@@ -172,7 +163,7 @@ def pack(
         if progress is not None:
             progress(last, count)
     check_invariants(state)
-    fitted = np.asarray(jobs["state"] == layout.RUNNING)
+    fitted = np.asarray(state.jobs["state"] == layout.RUNNING)
     milli = np.array([shape.total_gpu_milli for shape in shapes], dtype=np.int64)[arrivals]
     return Packing(
         capacity_milli=fleet.gpus() * GPU_MILLI,

@@ -16,15 +16,16 @@ from watteau.core.state import (
     build_state,
     capacity_changes,
     cut_for_fleet,
-    grow_log,
-    grow_queue,
+    make_room,
     outage_windows,
+    write_jobs,
 )
 from watteau.core.step import Events, step
 from watteau.domain.errors import InvariantBroken
 from watteau.domain.fleet import Fleet, Outage, Pool, Pue
-from watteau.domain.jobs import NO_LIMIT_S, Shape, Workload
+from watteau.domain.jobs import Shape, Workload
 from watteau.domain.policy import POLICIES, Policy
+from watteau.domain.requests import JobState
 from watteau.domain.units import (
     GPU_MILLI,
     NEVER_S,
@@ -52,8 +53,6 @@ from watteau.simulation.clock import (
 Progress = Callable[[int, int], None]
 _STEPS_BETWEEN_PROGRESS = 200_000
 _FIRST_LOG = 1 << 16
-
-COMPLETED, TIMED_OUT, UNSCHEDULABLE = "completed", "timed out", "unschedulable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +91,9 @@ class Replay:
 
     def state_of_jobs(self) -> tuple[NDArray[np.int8], tuple[str, ...]]:
         """([job] index, names): how each job ended."""
-        limited = (self.workload.limit_s != NO_LIMIT_S) & (self.workload.limit_s < self.workload.runtime_s)
-        return np.where(~self.started, 2, np.where(limited, 1, 0)).astype(np.int8), (
-            COMPLETED,
-            TIMED_OUT,
-            UNSCHEDULABLE,
-        )
+        names = (JobState.COMPLETED, JobState.TIMED_OUT, JobState.UNSCHEDULABLE)
+        index = np.where(~self.started, 2, np.where(self.workload.killed(), 1, 0)).astype(np.int8)
+        return index, tuple(name.value for name in names)
 
 
 def replay(
@@ -127,7 +123,18 @@ def replay(
         log=_FIRST_LOG,
         outlook=outlook,
     )
-    tenant = _load_jobs(state, fleet, workload, zero_s, first_worker, workers_of)
+    tenant = _tenant_rows(fleet, workload)
+    write_jobs(
+        state,
+        slice(0, len(workload)),
+        0,
+        shape=workload.shape,
+        estimate_s=workload.estimate_s,
+        submit_s=workload.submit_s + zero_s,
+        limit_s=workload.limit_s,
+        tenant=tenant,
+        priority_class=workload.priority_class,
+    )
     served_s = np.ascontiguousarray(workload.served_s(), dtype=np.int64)
     clock = new_clock(served_s, state.jobs["submit_s"], zero_s, len(workload))
     driver = _Driver(fleet, state, clock, zero_s, progress)
@@ -163,31 +170,12 @@ def replay(
     )
 
 
-def _load_jobs(
-    state: State,
-    fleet: Fleet,
-    workload: Workload,
-    zero_s: int,
-    first_worker: Int64Array,
-    workers_of: Int64Array,
-) -> Int32Array:
-    jobs = state.jobs
-    jobs["submit_s"] = workload.submit_s + zero_s
-    jobs["estimate_s"] = workload.estimate_s
-    jobs["limit_s"] = workload.limit_s
-    jobs["start_s"] = -1
-    jobs["reserved_s"] = NEVER_S
-    jobs["first_worker"] = first_worker[:-1]
-    jobs["shape"] = workload.shape
-    jobs["pool"] = -1
-    jobs["priority_class"] = workload.priority_class
+def _tenant_rows(fleet: Fleet, workload: Workload) -> Int32Array:
+    """[job] position of its tenant in the fleet's tree; a job whose tenant is not known is the first leaf's."""
     position = {tenant.id: index for index, (_, tenant) in enumerate(fleet.tenants.walk())}
-    root_or_first_leaf = position[fleet.tenants.leaves()[0].id]
-    known = np.array([position[TenantId(name)] for name in workload.tenants] + [root_or_first_leaf], dtype=np.int32)
+    first_leaf = position[fleet.tenants.leaves()[0].id]
+    known = np.array([position[TenantId(name)] for name in workload.tenants] + [first_leaf], dtype=np.int32)
     tenant: Int32Array = known[workload.tenant]  # -1, not known, is the last entry
-    jobs["tenant"] = tenant
-    state.workers["job"] = np.repeat(np.arange(len(workload), dtype=np.int32), workers_of)
-    state.workers["node"] = -1
     return tenant
 
 
@@ -255,11 +243,8 @@ class _Driver:
             why = advance(self.state, self.clock, stop_s, _STEPS_BETWEEN_PROGRESS)
             if self.progress is not None:
                 self.progress(int(self.clock.clock[0].next_arrival), len(self.clock.served_s))
-            if why == QUEUE_FULL:
-                self.state = grow_queue(self.state, 2 * len(self.state.queue))
-            elif why == LOG_FULL:
-                room = 2 * len(self.state.logged) + 8 * int(self.state.cycle[0].waiting)
-                self.state = grow_log(self.state, room)
+            if why in (QUEUE_FULL, LOG_FULL):
+                self.state = make_room(self.state, len(self.clock.arrived))
             elif why in (STOPPED, IDLE):
                 return
 
@@ -276,6 +261,7 @@ class _Driver:
             row = jobs[job]
             cancel_end(self.clock, job, int(row.start_s) + int(self.clock.served_s[job]))
             self.lost.append((job, int(row.start_s), at_s, int(row.pool)))
+        self.state = make_room(self.state, len(lost))
         decisions = step(
             self.state,
             Events(

@@ -18,7 +18,7 @@ from watteau import __version__
 from watteau.core.state import Outlook
 from watteau.domain.decisions import SENTENCE, Reason
 from watteau.domain.fleet import Fleet
-from watteau.domain.units import GPU_MILLI, HOUR_S, Float64Array, Int64Array, from_epoch_s
+from watteau.domain.units import GPU_MILLI, HOUR_S, Int64Array, from_epoch_s
 from watteau.energy.books import Attempts, EnergyBooks, Presence, presence_of, settle
 from watteau.energy.climate import pue_by_hour
 from watteau.energy.supply import CapacityFactors, SupplySeries, supply_wh, synthetic_capacity_factors
@@ -47,7 +47,7 @@ JOBS_COLUMNS: dict[str, tuple[str, str]] = {
     "site": ("string", "Where it ran; null: never started."),
     "pool": ("string", "The pool it ran in; null: never started."),
     "nodes": ("list<int32>", "For each worker the number of its node inside the pool, from 0; null: never started."),
-    "state": ("string", "`completed`, `timed out` (killed at its limit) or `unschedulable`."),
+    "state": ("string", "`completed`, `timed_out` (killed at its limit) or `unschedulable`."),
 }
 HOURS_COLUMNS: dict[str, tuple[str, str]] = {
     "site": ("string", "The site."),
@@ -96,7 +96,7 @@ def keep_books(replay: Replay, outlook: Outlook, factors: CapacityFactors | None
     if pue.shape[1] < hours:
         pue = outlook_of(replay.fleet, first_hour_s, hours, seed).pue
     ran = replay.started
-    gpu_milli = _gpu_milli(replay)
+    gpu_milli = replay.workload.gpu_milli()
     lost = replay.lost
     attempts = Attempts(
         start_s=np.concatenate([replay.start_s[ran], lost[:, 1]]),
@@ -109,10 +109,12 @@ def keep_books(replay: Replay, outlook: Outlook, factors: CapacityFactors | None
     return Results(replay, books, supply, factors, first_hour_s)
 
 
-def _gpu_milli(replay: Replay) -> Int64Array:
-    by_shape = np.array([shape.total_gpu_milli for shape in replay.shapes] or [0], dtype=np.int64)
-    held: Int64Array = by_shape[replay.workload.shape]
-    return held
+def _waited_s(replay: Replay) -> Int64Array:
+    """[job] from its arrival to its last start, less what it ran in attempts that were lost; 0: it never started."""
+    waited: Int64Array = np.where(replay.started, replay.start_s - replay.submit_s, 0)
+    lost = replay.lost[replay.started[replay.lost[:, 0]]]
+    np.subtract.at(waited, lost[:, 0], lost[:, 2] - lost[:, 1])
+    return waited
 
 
 def _attempt_wh_by_job(results: Results) -> Int64Array:
@@ -136,9 +138,9 @@ def summarise(results: Results, seed: int) -> dict[str, Any]:
     """The figures of a run as one JSON-able object. Waits and energies are of the simulated run, `wall_s` is ours."""
     replay, books = results.replay, results.books
     ran = replay.started
-    wait = (replay.start_s - replay.submit_s)[ran]
+    wait = _waited_s(replay)[ran]
     served = (replay.end_s - replay.start_s)[ran]
-    turnaround = wait + served
+    turnaround = (replay.end_s - replay.submit_s)[ran]
     slowdown = np.maximum(1.0, turnaround / np.maximum(served, SLOWDOWN_BOUND_S))
     jobs = len(replay.workload)
     return {
@@ -254,7 +256,9 @@ def _tenant_rows(results: Results) -> list[tuple[TenantRow, int]]:
     names = [str(tenant.id) for _, tenant in replay.fleet.tenants.walk()]
     count = len(names)
     jobs = np.bincount(replay.tenant, minlength=count)
-    held_s = np.where(replay.started, replay.end_s - replay.start_s, 0) * (_gpu_milli(replay) / GPU_MILLI)
+    held_s = np.where(replay.started, replay.end_s - replay.start_s, 0)
+    np.add.at(held_s, replay.lost[:, 0], replay.lost[:, 2] - replay.lost[:, 1])
+    held_s = held_s * (replay.workload.gpu_milli() / GPU_MILLI)
     gpu_s = np.bincount(replay.tenant, weights=held_s, minlength=count)
     # Wh below 2**53 add up exactly in doubles.
     energy = np.bincount(replay.tenant, weights=_attempt_wh_by_job(results), minlength=count)
@@ -267,7 +271,7 @@ def _tenant_rows(results: Results) -> list[tuple[TenantRow, int]]:
 
 def _tenant_figures(results: Results) -> dict[str, Any]:
     replay = results.replay
-    wait = np.where(replay.started, replay.start_s - replay.submit_s, 0)
+    wait = _waited_s(replay)
     count = int(replay.tenant.max(initial=0)) + 1
     started = np.bincount(replay.tenant, weights=replay.started, minlength=count)
     waited = np.bincount(replay.tenant, weights=wait, minlength=count)
@@ -333,7 +337,7 @@ def _write_jobs(replay: Replay, path: Path) -> None:
 
 
 def _job_batches(replay: Replay) -> Iterator[pa.RecordBatch]:
-    gpu_milli = _gpu_milli(replay)
+    gpu_milli = replay.workload.gpu_milli()
     site, site_names = _site_of_job(replay)
     pool_names = [str(pool.id) for _, pool in replay.fleet.pools()]
     tenant_names = [str(tenant.id) for _, tenant in replay.fleet.tenants.walk()]
@@ -446,7 +450,7 @@ def report_content(results: Results, waits: WaitingSpans, *, command: str, seed:
     """Everything the report page shows."""
     replay, books, supply = results.replay, results.books, results.supply
     ran = replay.started
-    wait = (replay.start_s - replay.submit_s)[ran]
+    wait = _waited_s(replay)[ran]
     rows = _tenant_rows(results)
     position = np.full(int(replay.tenant.max(initial=0)) + 1, -1, dtype=np.int64)
     for index, (_, tenant) in enumerate(rows):
@@ -477,7 +481,7 @@ def report_content(results: Results, waits: WaitingSpans, *, command: str, seed:
         supply_wh=books.supply_wh,
         busy_gpu_milli_s=books.busy_gpu_milli_s,
         open_gpu_milli_s=books.open_gpu_milli_s,
-        waits_by_size=waits_by_size(wait, _gpu_milli(replay)[ran]),
+        waits_by_size=waits_by_size(wait, replay.workload.gpu_milli()[ran]),
         waits_by_tenant=wait_rows(wait, position[replay.tenant[ran]], [row.label for row, _ in rows]),
         sites=tuple(_site_rows(results)),
         tenants=tuple(row for row, _ in rows),
@@ -486,19 +490,3 @@ def report_content(results: Results, waits: WaitingSpans, *, command: str, seed:
             for code in np.unique(waits.reason)
         ),
     )
-
-
-def share_by_leaf(fleet: Fleet) -> tuple[list[str], Float64Array]:
-    """The leaf tenants and the part of the fleet that the shares along their path give them."""
-    part: dict[int, float] = {}
-    names, parts = [], []
-    walked = list(fleet.tenants.walk())
-    siblings: dict[int, int] = {}
-    for parent, tenant in walked:
-        siblings[parent] = siblings.get(parent, 0) + tenant.share
-    for index, (parent, tenant) in enumerate(walked):
-        part[index] = part.get(parent, 1.0) * tenant.share / siblings[parent]
-        if not tenant.children:
-            names.append(str(tenant.id))
-            parts.append(part[index])
-    return names, np.array(parts, dtype=np.float64)

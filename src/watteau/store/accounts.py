@@ -11,7 +11,7 @@ from watteau.domain.units import TenantId
 from watteau.store import log
 from watteau.store.answers import Token
 from watteau.store.errors import Conflict, NotFound
-from watteau.store.rows import MOST_ID, is_plain, json_text, plain
+from watteau.store.rows import is_plain, json_text, plain, possible
 from watteau.store.tables import grants, tokens, users
 
 #: The use of a token is noted this often: a write for each request would be too much.
@@ -106,7 +106,7 @@ def add_token(
 ) -> Token:
     """Keep a token by the digest of its secret. See Store.add_token."""
     log.lock(connection)
-    owner = connection.execute(select(users.c.name).where(users.c.user_id == _possible(user_id))).scalar()
+    owner = connection.execute(select(users.c.name).where(users.c.user_id == possible(user_id))).scalar()
     if owner is None:
         raise NotFound(f"there is no user with id {user_id}")
     if connection.execute(select(tokens.c.token_id).where(tokens.c.digest == digest)).first() is not None:
@@ -180,16 +180,14 @@ def spend(connection: Connection, digest: str, now_ms: int) -> User | None:
 
 def tokens_of(connection: Connection, user_id: int) -> list[Token]:
     """An account's tokens, newest first."""
-    wanted = select(tokens).where(tokens.c.user_id == _possible(user_id)).order_by(tokens.c.token_id.desc())
+    wanted = select(tokens).where(tokens.c.user_id == possible(user_id)).order_by(tokens.c.token_id.desc())
     return [_token(row) for row in connection.execute(wanted)]
 
 
 def revoke(connection: Connection, token_id: int, now_ms: int, by: str) -> None:
     """A token is no longer valid. See Store.revoke."""
     log.lock(connection)
-    found = connection.execute(
-        select(tokens.c.revoked_ms).where(tokens.c.token_id == _possible(token_id))
-    ).one_or_none()
+    found = connection.execute(select(tokens.c.revoked_ms).where(tokens.c.token_id == possible(token_id))).one_or_none()
     if found is None:
         raise NotFound(f"there is no token {token_id}")
     if found.revoked_ms is None:
@@ -234,8 +232,3 @@ def _token(row: Row[Any]) -> Token:
 
 def _words(granted: Sequence[Grant]) -> list[str]:
     return [f"{grant.role} of {grant.tenant}" for grant in granted]
-
-
-def _possible(any_id: int) -> int:
-    """An id that the database can compare with; nobody's for one that it cannot."""
-    return any_id if 0 < any_id <= MOST_ID else 0

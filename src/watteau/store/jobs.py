@@ -19,6 +19,7 @@ from watteau.store.rows import (
     Bodies,
     attempt_record,
     in_parts,
+    possible,
     request_text,
     select_jobs,
 )
@@ -244,7 +245,7 @@ def by_ids(connection: Connection, bodies: Bodies, job_ids: Sequence[JobId]) -> 
 
 def attempts_of(connection: Connection, job_id: JobId) -> list[AttemptRecord]:
     """A job's attempts, oldest first."""
-    wanted = select(*ATTEMPT).where(attempts.c.job_id == job_id).order_by(attempts.c.number)
+    wanted = select(*ATTEMPT).where(attempts.c.job_id == possible(job_id)).order_by(attempts.c.number)
     return [attempt_record(row) for row in connection.execute(wanted)]
 
 

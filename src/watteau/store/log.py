@@ -10,7 +10,7 @@ from watteau.domain.records import Event, EventKind
 from watteau.domain.units import TenantId
 from watteau.store.answers import AuditLine
 from watteau.store.ranges import Ranges, first_keys
-from watteau.store.rows import EVENT, event_from, in_parts, is_plain, json_text, plain
+from watteau.store.rows import EVENT, event_from, in_parts, is_plain, json_text, plain, possible
 from watteau.store.tables import audit, counters, events
 
 #: An event to be: job, tenant, attempt, kind, data.
@@ -95,7 +95,7 @@ def note(
 
 def notes(connection: Connection, after_seq: int, limit: int) -> list[AuditLine]:
     """The audit log from a seq on (exclusive)."""
-    wanted = select(audit).where(audit.c.seq > after_seq).order_by(audit.c.seq).limit(limit)
+    wanted = select(audit).where(audit.c.seq > possible(after_seq)).order_by(audit.c.seq).limit(limit)
     return [
         AuditLine(row.seq, row.at_ms, row.user_name, row.action, row.target, json.loads(row.data))
         for row in connection.execute(wanted)
@@ -104,7 +104,7 @@ def notes(connection: Connection, after_seq: int, limit: int) -> list[AuditLine]
 
 def story(connection: Connection, job_id: int, after_seq: int, limit: int) -> list[Event]:
     """One job's events."""
-    wanted = select(*EVENT).where(events.c.job_id == job_id, events.c.seq > after_seq)
+    wanted = select(*EVENT).where(events.c.job_id == possible(job_id), events.c.seq > possible(after_seq))
     return [event_from(row) for row in connection.execute(wanted.order_by(events.c.seq).limit(limit))]
 
 
@@ -112,12 +112,12 @@ def tail(connection: Connection, after_seq: int, limit: int, tenants: frozenset[
     """The log from a seq on (exclusive), of these tenants' jobs when given."""
     wanted = select(*EVENT).order_by(events.c.seq)
     if tenants is None:
-        rows = connection.execute(wanted.where(events.c.seq > after_seq).limit(limit))
+        rows = connection.execute(wanted.where(events.c.seq > possible(after_seq)).limit(limit))
         return [event_from(row) for row in rows]
-    possible = sorted(tenant for tenant in tenants if is_plain(tenant))
-    theirs = Ranges("events", "seq", "events_by_tenant", ("tenant",), (possible,), newest_first=False)
+    plain_ones = sorted(tenant for tenant in tenants if is_plain(tenant))
+    theirs = Ranges("events", "seq", "events_by_tenant", ("tenant",), (plain_ones,), newest_first=False)
     return [
         event_from(row)
-        for seqs in in_parts(first_keys(connection, theirs, after_seq, limit))
+        for seqs in in_parts(first_keys(connection, theirs, possible(after_seq), limit))
         for row in connection.execute(wanted.where(events.c.seq.in_(seqs)))
     ]

@@ -185,3 +185,8 @@ def in_parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
     """Ids in lots that one statement can take; ids that no row can have are left out."""
     possible = [one for one in ids if 0 < one <= MOST_ID]
     return (possible[start : start + _MOST_IDS] for start in range(0, len(possible), _MOST_IDS))
+
+
+def possible(number: int) -> int:
+    """An id or seq that the database can compare with: one that is too large or too small becomes the next to it."""
+    return min(max(number, 0), MOST_ID)

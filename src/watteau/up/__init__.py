@@ -152,7 +152,7 @@ def _put_together(fleet_file: Path | None, db: str | None, folder: Path, policy:
             engines[site.id] = _engine(site, machine, folder, clock)
     try:
         store = Store(_url(db, folder))
-    except StoreUnavailable as gone:
+    except (StoreUnavailable, ValueError) as gone:
         raise _wrong("--db", str(gone), "a database that can be opened and written") from None
     holder = f"{socket.gethostname()}:{os.getpid()}"
     return _Parts(store, fleet, engines, Controller(store, fleet, engines, POLICIES[policy], clock, holder), clock)

@@ -47,7 +47,7 @@ def describe(workload: Workload) -> dict[str, Any]:
     gpu_s = served_s * (gpu_milli / GPU_MILLI)
     total_gpu_s = float(gpu_s.sum())
     span_s = int(workload.submit_s[-1] - workload.submit_s[0]) if jobs else 0
-    killed = (workload.limit_s != NO_LIMIT_S) & (workload.runtime_s > workload.limit_s)
+    killed = workload.killed()
     ran = workload.runtime_s > 0
     return {
         "source": workload.source,

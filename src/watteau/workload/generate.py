@@ -87,19 +87,20 @@ def generate(
     """A synthetic workload whose jobs hold `load` times the capacity over the duration; its zero is Monday 00:00.
 
     Sizes and run times follow Alibaba PAI, limits are round and mostly too long, arrivals have a day and a week, few
-    tenants submit most jobs. Sizes above the capacity do not occur. The same arguments give the same workload.
+    tenants submit most jobs (without tenants the jobs belong to nobody yet). Sizes above the capacity do not occur.
+    The same arguments give the same workload.
     Raises ValueError for arguments that are not positive or tenants that are not distinct, and InputError for a
     load that takes an absurd number of jobs.
     """
     if capacity_gpus < 1 or duration_s < 1 or not 0 < load < float("inf"):
         raise ValueError("capacity, load and duration must be positive")
-    if not tenants or len(set(tenants)) != len(tenants):
-        raise ValueError("tenants need distinct names, and at least one")
+    if len(set(tenants)) != len(tenants):
+        raise ValueError("tenants need distinct names")
     source = f"generated (seed {seed})"
     gpus_of_size = np.array([gpus for gpus in JOBS_BY_GPUS if gpus <= capacity_gpus], dtype=np.int64)
     weights = np.array([float(JOBS_BY_GPUS[gpus]) for gpus in gpus_of_size.tolist()])
     target_gpu_s = load * capacity_gpus * duration_s
-    tenant_weights: Float64Array = np.arange(1, len(tenants) + 1, dtype=np.float64) ** -TENANT_ZIPF
+    tenant_weights: Float64Array = np.arange(1, max(1, len(tenants)) + 1, dtype=np.float64) ** -TENANT_ZIPF
     rng = np.random.Generator(np.random.PCG64(seed))
     mean_gpu_s = _mean_gpu_s(rng, gpus_of_size, weights)
     check_count(source, target_gpu_s, mean_gpu_s)
@@ -121,6 +122,8 @@ def generate(
             priority_class=(rng.random(kept) < URGENT_SHARE).astype(np.int16),
         )
     columns = {name: jobs.take(name) for name in ("shape", "runtime_s", "limit_s", "tenant", "priority_class")}
+    if not tenants:
+        columns["tenant"][:] = -1
     columns["job_id"] = np.arange(jobs.rows, dtype=np.int64)
     columns["submit_s"] = arrivals(rng, jobs.rows, arrival_rate(), duration_s)
     return build_workload(
@@ -129,7 +132,7 @@ def generate(
         columns=columns,
         shapes=[divisible_shape(gpus) for gpus in gpus_of_size.tolist()],
         tenants=tenants,
-        notes=_notes(capacity_gpus, load, duration_s, seed),
+        notes=_notes(capacity_gpus, load, duration_s, seed, tenants),
     )
 
 
@@ -173,8 +176,8 @@ def _mean_gpu_s(rng: np.random.Generator, gpus_of_size: Int64Array, weights: Flo
     return float((gpus * _runtimes_s(rng, gpus)).mean())
 
 
-def _notes(capacity_gpus: int, load: float, duration_s: int, seed: int) -> list[str]:
-    return [
+def _notes(capacity_gpus: int, load: float, duration_s: int, seed: int, tenants: Sequence[str]) -> list[str]:
+    notes = [
         f"synthetic: every job was generated (seed {seed}) to load {capacity_gpus} GPUs {load:g} over "
         f"{duration_s / DAY_S:g} days from Monday 00:00",
         "sizes and run times: quantiles of Alibaba PAI, cluster-trace-gpu-v2020, via the GAIA artefact",
@@ -182,5 +185,6 @@ def _notes(capacity_gpus: int, load: float, duration_s: int, seed: int) -> list[
         f"(Mu'alem and Feitelson 2001); {KILLED_SHARE:.0%} killed by their limit is assumed",
         "arrivals: daily cycle of Lublin and Feitelson 2003; the weekend at "
         f"{WEEKEND_FACTOR:.0%} of a working day is assumed",
-        f"tenants: Zipf with exponent {TENANT_ZIPF:g}, and {URGENT_SHARE:.0%} of the jobs in priority class 1: assumed",
+        f"{URGENT_SHARE:.0%} of the jobs in priority class 1: assumed",
     ]
+    return [*notes, f"tenants: Zipf with exponent {TENANT_ZIPF:g}, assumed"] if tenants else notes

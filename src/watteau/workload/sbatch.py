@@ -301,7 +301,7 @@ def _pair(words: Iterator[_Word], reading: "_Reading") -> Iterator[_Given]:
     def value_for(option: Option, shown: str, line: int) -> str | None:
         if waiting and not (waiting[-1].line != line and waiting[-1].text.startswith("-")):
             return waiting.pop().text
-        reading.faults.append(Fault(line, shown, "no value", option.help or "a value"))
+        reading.faults.append(Fault(line, shown, "no value", f"{shown} {option.metavar}"))
         return None
 
     while waiting:
