@@ -159,6 +159,10 @@ def test_a_body_must_be_said_to_be_json(world: World, kind: str) -> None:
         ("GET", "/audit?after=99999999999999999999", 422),
         ("GET", "/jobs?tenant=%00", 404),
         ("GET", "/jobs?state=%00", 422),
+        ("GET", "/jobs?stat=running", 422),
+        ("GET", "/jobs?=x", 422),
+        ("GET", "/jobs?%ff=%00", 422),
+        ("GET", "/me?x=1", 422),
         ("GET", "/jobs/1/story?after=x", 404),
     ],
 )

@@ -23,7 +23,7 @@ from watteau.engines.contract import EngineUnreachable, LogPart, attempt_name
 from watteau.server.api import create_app
 from watteau.server.auth import digest, new_secret
 from watteau.server.edge import json_log
-from watteau.server.live import Status
+from watteau.server.live import Live, Status
 from watteau.server.schemas import Evidence, Scope, SiteView
 from watteau.store.store import Lease, Store
 
@@ -125,10 +125,14 @@ class World:
         self.store = Store(f"sqlite:///{folder / 'watteau.db'}")
         self.live = TestLive(self.store)
         self.log = io.StringIO()
-        self.app = create_app(self.store, FLEET, self.live, self.clock, log=json_log(self.clock, self.log))
-        self.http = TestClient(self.app, raise_server_exceptions=False)
+        self.serve(self.live)
         self.tokens: dict[str, str] = {}
         self._lease: Lease | None = None
+
+    def serve(self, live: Live) -> None:
+        """Put an app before this controller."""
+        self.app = create_app(self.store, FLEET, live, self.clock, log=json_log(self.clock, self.log))
+        self.http = TestClient(self.app, raise_server_exceptions=False)
 
     def person(self, name: str, *grants: tuple[Role, str], scopes: tuple[str, ...] = EVERYTHING) -> str:
         """Make an account with a token; returns the token."""

@@ -69,6 +69,10 @@ def create_app(
         log=log,
         metrics=metrics,
         report=report,
+        queries={
+            str(route.operation_id): frozenset(each.alias for each in route.dependant.query_params)
+            for route in routes()
+        },
     )
 
     @asynccontextmanager

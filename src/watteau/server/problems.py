@@ -64,7 +64,7 @@ def invalid(errors: Iterable[FieldError]) -> Refusal:
     """422: every field that is wrong."""
     named = tuple(errors)
     more = f" ({_MOST_ERRORS} of {len(named)} are shown)" if len(named) > _MOST_ERRORS else ""
-    first = f"{named[0].pointer}: {named[0].message}" if named else "The request is invalid."
+    first = ": ".join(filter(None, (named[0].pointer, named[0].message))) if named else "The request is invalid."
     detail = first if len(named) < 2 else f"{len(named)} things are wrong{more}; the first: {first}"
     return Refusal(422, "invalid", detail, named[:_MOST_ERRORS])
 

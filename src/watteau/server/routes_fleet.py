@@ -33,13 +33,13 @@ _MS_PER_HOUR = 3_600_000
 _USAGE_SPAN_MS = 30 * DAY_S * 1000
 
 
-@router.get("/sites", operation_id="list_sites", summary="The sites", responses=documented(401, 403))
+@router.get("/sites", operation_id="list_sites", summary="The sites", responses=documented(401, 403, 422))
 def list_sites(access: Anyone) -> SitesView:
     """Every site of the fleet as it is now."""
     return SitesView(sites=tuple(access.services.live.sites()))
 
 
-@router.get("/tenants", operation_id="list_tenants", summary="Tenants", responses=documented(401, 403))
+@router.get("/tenants", operation_id="list_tenants", summary="Tenants", responses=documented(401, 403, 422))
 def list_tenants(access: Anyone) -> TenantsView:
     """The caller's part of the tenant tree, depth first."""
     tree, caller = access.services.tree, access.caller

@@ -96,7 +96,7 @@ def _proven(services: Services, body: LoginBody) -> User | None:
     return user if services.passwords.is_right(stored, str(body.password)) else None
 
 
-@router.post("/logout", operation_id="logout", summary="Revoke the token in use", responses=documented(401))
+@router.post("/logout", operation_id="logout", summary="Revoke the token in use", responses=documented(401, 422))
 def logout(access: Anyone) -> OkView:
     """The token that this is asked with is no longer valid."""
     services, caller = access.services, access.caller
@@ -105,7 +105,7 @@ def logout(access: Anyone) -> OkView:
     return OkView(ok=True)
 
 
-@router.get("/me", operation_id="show_me", summary="Who am I?", responses=documented(401))
+@router.get("/me", operation_id="show_me", summary="Who am I?", responses=documented(401, 422))
 def show_me(access: Anyone) -> MeView:
     """The account behind the token, and what both allow."""
     caller = access.caller
@@ -120,7 +120,7 @@ def show_me(access: Anyone) -> MeView:
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
-@router.get("/tokens", operation_id="list_tokens", summary="My tokens", responses=documented(401, 403))
+@router.get("/tokens", operation_id="list_tokens", summary="My tokens", responses=documented(401, 403, 422))
 def list_tokens(access: Anyone) -> TokensView:
     """The caller's own tokens, newest first, without their secrets."""
     tokens = access.services.store.tokens(access.caller.user.user_id)
@@ -194,7 +194,7 @@ def _token_view(token: Token) -> TokenView:
 # --- accounts ---------------------------------------------------------------------------------------------------------
 
 
-@router.get("/users", operation_id="list_users", summary="Accounts", responses=documented(401, 403))
+@router.get("/users", operation_id="list_users", summary="Accounts", responses=documented(401, 403, 422))
 def list_users(access: Anyone) -> UsersView:
     """Accounts that hold a role in the caller's part of the tenant tree."""
     seen = [user for user in access.services.store.users() if access.caller.sees_user(user)]

@@ -1,7 +1,7 @@
 """What every route needs: the parts it works with, the guard that lets callers in, and how bodies are read."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Annotated, Any, TypeVar
@@ -45,6 +45,7 @@ class Services:
     log: Log
     metrics: Metrics
     report: FilePath | None
+    queries: Mapping[str, frozenset[str]]  # by operation, the names that its query may have
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,9 @@ async def guard(request: Request, token: Token) -> Access:
         raise Refusal(403, "out_of_scope", f"This token may not be used for it: it lacks the scope `{scope}`.")
     if RULES[operation].about is About.PART and not caller.reaches_somewhere(operation):
         raise Refusal(403, "forbidden", f"None of your roles allows you to {RULES[operation].what}.")
+    if unknown := request.query_params.keys() - services.queries[operation]:
+        # A misspelt condition would list everything, and be believed.
+        raise invalid(at(f"#query/{name}"[:256], "there is no such parameter") for name in sorted(unknown))
     return Access(services, operation, caller)
 
 
