@@ -17,6 +17,9 @@ from watteau.cli.exits import MEANING
 from watteau.cli.main import app
 from watteau.domain.decisions import SENTENCE, Reason
 from watteau.domain.jobs import Workload
+from watteau.domain.people import Role
+from watteau.server.access import MAY_GIVE, RULES, About, Rule
+from watteau.server.api import openapi_document
 
 #: Parts whose modules declare the tables that they write, as `<NAME>_COLUMNS`.
 PARTS_WITH_TABLES = ("simulation", "energy", "ledger", "workload")
@@ -35,6 +38,8 @@ def pages() -> dict[str, str]:
         "reference/cli.md": cli_page(app),
         "reference/exit-codes.md": exit_codes_page(),
         "reference/reasons.md": reasons_page(),
+        "reference/roles.md": roles_page(RULES, MAY_GIVE),
+        "reference/api.md": api_page(openapi_document()),
         "reference/columns.md": columns_page({"workload": commented_columns(Workload), **dict(declared_tables())}),
     }
 
@@ -78,6 +83,86 @@ def reasons_page() -> str:
         ending = " Waiting does not help: the job can never start on this fleet." if reason.is_final else ""
         parts.append(f"## {reason.name}\n\nCode {reason.value}. {SENTENCE[reason]}{ending}")
     return "\n\n".join(parts) + "\n"
+
+
+def roles_page(rules: Mapping[str, Rule], may_give: Mapping[Role, frozenset[Role]]) -> str:
+    """Each operation of the API with the scope that it needs and the roles that may do it."""
+    heads = [_role(role) for role in Role]
+    rows = [
+        f"| {_cell(rule.what)} | `{name}` | {rule.scope or ''} | "
+        + " | ".join(_reach(rule, role) for role in Role)
+        + " |"
+        for name, rule in rules.items()
+    ]
+    given = [
+        f"| {_role(giver)} | {', '.join(_role(role) for role in Role if role in roles)} |"
+        for giver, roles in may_give.items()
+    ]
+    return (
+        "\n\n".join(
+            [
+                "# Roles",
+                "A role is granted on a tenant and holds for everything below it; a person may have several, each on "
+                "its own part of the tree. *yes*: on everything in that part; *own*: on the person's own jobs there; "
+                "*all*: whoever has an account; *anybody*: without one.",
+                "What somebody may not see does not exist for them: the answer is 404. What they may see and not do is "
+                "403. A token's scope takes away from what its account may do, and never adds.",
+                "\n".join(
+                    [f"| to | operation | scope | {' | '.join(heads)} |", "|---" * (3 + len(heads)) + "|", *rows]
+                ),
+                "## Who gives roles",
+                "Inside their own part, and to accounts that hold nothing beyond what they may give: otherwise a new "
+                "password for an operator would make its giver one. Nobody changes their own roles.",
+                "\n".join(["| who | may give |", "|---|---|", *given]),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _role(role: Role) -> str:
+    return role.value.replace("_", " ")
+
+
+def _reach(rule: Rule, role: Role) -> str:
+    if rule.about in (About.NOBODY, About.SELF):
+        return "anybody" if rule.about is About.NOBODY else "all"
+    return {"no": "", "own": "own", "yes": "yes"}[rule.reach[role].value]
+
+
+def api_page(document: Mapping[str, Any]) -> str:
+    """Each operation of the API: what it does, its parameters and its answers."""
+    parts = [
+        "# The HTTP API",
+        "A running server has the same, with every field of every body, as OpenAPI at `/api/v1/openapi.json`. How to "
+        "use it: [Use the API](../how-to/use-the-api.md). Who may do what: [Roles](roles.md).",
+    ]
+    for path, methods in document["paths"].items():
+        for method, said in methods.items():
+            answers = ", ".join(f"{status}" for status in sorted(said["responses"]))
+            rows = [
+                f"| `{each['name']}` | {each['in']} | {_cell(each.get('description', ''))} | {_said_default(each)} |"
+                for each in said.get("parameters", [])
+            ]
+            body = said.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+            parts += [
+                f"## {method.upper()} {path}",
+                f"`{said['operationId']}`: {said['summary']}. {said['description']}".replace("?.", "?"),
+                *(["\n".join(["| parameter | in | meaning | default |", "|---|---|---|---|", *rows])] if rows else []),
+                f"{_body(body)}Answers: {answers}.",
+            ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _body(schema: Mapping[str, Any]) -> str:
+    return f"Body: `{schema['$ref'].rsplit('/', 1)[1]}`. " if schema else ""
+
+
+def _said_default(parameter: Mapping[str, Any]) -> str:
+    if parameter.get("required"):
+        return "required"
+    default = parameter.get("schema", {}).get("default")
+    return "" if default in (None, "", []) else f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 
 def columns_page(tables: Mapping[str, Mapping[str, object]]) -> str:

@@ -17,6 +17,7 @@ from watteau.cli.exits import MEANING, SUMMARY, Exit
 from watteau.cli.main import app
 from watteau.domain.decisions import SENTENCE, Reason
 from watteau.domain.remedies import REMEDY
+from watteau.server.api import routes
 from watteau.workload.sbatch import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,6 +90,28 @@ def test_a_command_or_option_that_says_nothing_is_named(hooks: ModuleType) -> No
     page = hooks.cli_page(tree)
     assert "## watteau silent\n\n```text\nwatteau silent FLEET [OPTIONS]\n```" in page
     assert "| `FLEET` | The fleet file. | required |" in page
+
+
+def test_every_operation_is_in_the_reference_with_those_who_may_do_it(hooks: ModuleType) -> None:
+    pages = hooks.pages()
+    for route in routes():
+        method = next(iter(route.methods or ()))
+        assert f"\n## {method} {route.path}\n" in pages["reference/api.md"]
+        assert f"| `{route.operation_id}` |" in pages["reference/roles.md"]
+    assert "| cancel a job | `cancel_job` | submit | yes |  | yes | own |  |" in pages["reference/roles.md"]
+    assert "| log in | `login` |  | anybody |" in pages["reference/roles.md"]
+
+
+def test_every_curl_in_the_how_to_asks_for_something_that_is_there() -> None:
+    text = (ROOT / "docs/how-to/use-the-api.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = re.findall(r"^\$ (curl .*)$", text, re.M)
+    assert len(commands) > 8
+    for command in commands:
+        method = found[1] if (found := re.search(r"-X (\w+)", command)) else "GET"
+        path = re.findall(r"\$WATTEAU_URL(/[^\s?\"]*)", command)[0]
+        assert [route for route in routes() if route.path_regex.match(path) and method in (route.methods or ())], (
+            command
+        )
 
 
 def test_columns_are_shown_with_type_and_meaning(hooks: ModuleType) -> None:

@@ -1,5 +1,6 @@
 """The HTTP API as one app: `create_app` puts its parts together and refuses a route that nobody guards."""
 
+import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -95,7 +96,7 @@ def create_app(
     app.router.routes.extend(routes())
     problems.install(app)
     app.add_middleware(Edge, log=log, metrics=metrics, stopwatch=stopwatch_s or (lambda: now_ms() / 1000))
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.openapi = functools.cache(openapi_document)  # type: ignore[method-assign]
     faults = list(unguarded(app.router.routes))
     if faults:
         raise InvariantBroken("; ".join(faults))
@@ -128,19 +129,15 @@ def _called(dependant: Dependant) -> Iterator[Any]:
         yield from _called(each)
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
+def openapi_document() -> dict[str, Any]:
     """FastAPI's document, with the bodies that it does not see and without its own form of errors."""
-    if app.openapi_schema is None:
-        document = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.router.routes
-        )
-        schemas = document["components"]["schemas"]
-        _, bodies = models_json_schema(
-            [(model, "validation") for model in _BODIES], ref_template="#/components/schemas/{model}"
-        )
-        schemas.update({name: schema for name, schema in bodies["$defs"].items() if name not in schemas})
-        for name in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(name, None)
-        document["servers"] = [{"url": "/", "description": "This server."}]
-        app.openapi_schema = document
-    return app.openapi_schema
+    document = get_openapi(title="Watteau", version=__version__, description=_DESCRIPTION, routes=routes())
+    schemas = document["components"]["schemas"]
+    _, bodies = models_json_schema(
+        [(model, "validation") for model in _BODIES], ref_template="#/components/schemas/{model}"
+    )
+    schemas.update({name: schema for name, schema in bodies["$defs"].items() if name not in schemas})
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    document["servers"] = [{"url": "/", "description": "This server."}]
+    return document
