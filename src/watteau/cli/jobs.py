@@ -204,13 +204,14 @@ def _for(job: JobView, at: datetime) -> str:
 
 
 def _where_or_why(job: JobView) -> str:
+    reason = job.detail or (job.reason_sentence if job.reason != "NONE" else "")
     if job.state is JobState.RUNNING:
         ending = " (ending)" if job.cancel_requested else ""
         return f"{job.site or ''}{ending}"
     if job.state.is_end:
         code = f"exit code {job.exit_code}" if job.exit_code else ""
-        return job.detail or (f"signal {job.signal}" if job.signal else code)
-    return job.detail or (job.reason_sentence if job.reason != "NONE" else "")
+        return reason or (f"signal {job.signal}" if job.signal else code)
+    return reason
 
 
 def _say_more(is_more: bool, limit: int) -> None:
@@ -422,7 +423,7 @@ def _change(jobs: list[str] | None, every: bool, yes: bool, as_json: bool, verb:
             own = list(client.jobs(state=_STATES_FOR[verb], user=client.me().user.name))
             wanted = [Target(job.label, (job.label,)) for job in own]
             if wanted:
-                confirm(f"{verb} all your {counted(len(own), 'job')}?", yes)
+                confirm(f"{verb} {counted(len(own), 'job')} of yours?", yes)
         else:
             wanted = []
             for word in jobs or []:
