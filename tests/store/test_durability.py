@@ -18,8 +18,8 @@ from sqlalchemy import create_engine, text
 from tests.postgres import Cluster
 from tests.store.requests import ADA, TEAM, array, intends, leading, request, submitted
 from watteau.domain.records import EventKind
-from watteau.domain.requests import JobId
-from watteau.store.store import JobFilter, Store, StoreUnavailable
+from watteau.domain.requests import After, Dependency, JobId
+from watteau.store.store import JobFilter, NotFound, Store, StoreUnavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,6 +59,31 @@ def test_whoever_follows_the_log_misses_nothing_while_many_write(url: str, open_
     assert followed == list(range(1, stores[0].last_seq() + 1))
     assert len(set(acknowledged)) == len(acknowledged)
     assert {job.job_id for job in stores[2].jobs(JobFilter(), 1_000).jobs} == set(acknowledged)
+
+
+def test_writers_that_share_a_commit_fail_each_for_itself(url: str, open_store: Callable[[str], Store]) -> None:
+    store = open_store(url)
+    barrier = threading.Barrier(8)
+    kept: list[JobId] = []
+    refused: list[NotFound] = []
+
+    def write(number: int) -> None:
+        barrier.wait()
+        for _ in range(20):
+            needs = [Dependency(after=After.OK, job_id=999_999)] if number == 3 else []
+            try:
+                kept.extend(job.job_id for job in store.submit([(request(dependencies=needs), TEAM)] * 2, ADA, 1))
+            except NotFound as error:
+                refused.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 20
+    assert sorted(kept) == list(range(1, 7 * 20 * 2 + 1)), "what failed took no number"
+    assert store.last_seq() == len(kept)
 
 
 def test_what_was_acknowledged_is_there_after_a_kill(url: str, open_store: Callable[[str], Store]) -> None:
@@ -234,6 +259,16 @@ def test_the_file_and_its_folder_are_their_owners(tmp_path: Path) -> None:
         modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in file.parent.iterdir()}
         assert modes == {"watteau.db": 0o600, "watteau.db-wal": 0o600, "watteau.db-shm": 0o600}
         assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+def test_a_relative_path_stays_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Store("sqlite:///watteau.db").closing() as store:
+        submitted(store)
+        _, live = store.live_jobs()  # holds the first connection
+        monkeypatch.chdir("/")
+        assert submitted(store) == [2]
+        assert [each.job.job_id for each in live] == [1]
 
 
 def test_every_commit_on_sqlite_waits_for_the_disk(tmp_path: Path) -> None:

@@ -66,7 +66,9 @@ class Database:
         self._file: Path | None = None
         self._identity: tuple[int, int] | None = None
         if not self.is_postgres and not self._url.query.get("uri"):
-            self._file = Path(str(self._url.database))
+            # Absolute, for a later connection must find the same file from another working directory.
+            self._file = Path(str(self._url.database)).absolute()
+            self._url = self._url.set(database=str(self._file))
         with self._saying():
             if self._file is not None:
                 _make(self._file)
@@ -110,7 +112,7 @@ class Database:
                 with self._write.begin() as connection:
                     yield connection
                 return
-            # SQLite has one writer; waiting here is fair and does not poll, unlike its busy handler.
+            # SQLite has one writer. Who waits here goes on at once; its own busy handler sleeps and tries again.
             if not self._writer.acquire(timeout=_BUSY_S):
                 raise StoreUnavailable(f"{self}: other writes of this process take more than {_BUSY_S} s; try again")
             try:

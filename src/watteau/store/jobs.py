@@ -19,6 +19,7 @@ from watteau.store.rows import (
     Bodies,
     attempt_record,
     in_parts,
+    plain,
     possible,
     request_text,
     select_jobs,
@@ -53,7 +54,7 @@ def submit(
             insert(idempotency),
             {
                 "user_id": key.user_id,
-                "key": key.key,
+                "key": plain(key.key),
                 "digest": key.digest,
                 "at_ms": now_ms,
                 "first_job_id": first_job_id,
@@ -164,7 +165,7 @@ def _submitted(record: JobRecord) -> log.Line:
 def _answered_before(connection: Connection, bodies: Bodies, key: IdempotencyKey) -> list[JobRecord] | None:
     """The jobs as they were when this key was first used; None: it never was."""
     found = connection.execute(
-        select(idempotency).where(idempotency.c.user_id == key.user_id, idempotency.c.key == key.key)
+        select(idempotency).where(idempotency.c.user_id == key.user_id, idempotency.c.key == plain(key.key))
     ).one_or_none()
     if found is None:
         return None

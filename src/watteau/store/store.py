@@ -27,6 +27,7 @@ from watteau.store.answers import (
     UsageRow,
 )
 from watteau.store.changes import apply
+from watteau.store.commits import SharedCommits
 from watteau.store.database import Database
 from watteau.store.errors import Conflict, LeaseLost, NotFound, StoreUnavailable
 from watteau.store.leadership import LEADER
@@ -51,13 +52,21 @@ __all__ = [
     "UsageRow",
 ]
 
+#: Submissions of so many requests share a commit with others; larger ones would make them wait.
+_FEW_REQUESTS = 100
+
 
 class Store:
-    """All reads and writes. Thread-safe; `url` is SQLAlchemy's (`sqlite:////path`, `postgresql+psycopg://...`)."""
+    """All reads and writes. Thread-safe; `url` is SQLAlchemy's (`sqlite:////path`, `postgresql://...`).
+
+    Opening makes the tables or brings them up to date. Any method may raise StoreUnavailable; a URL that is not one of
+    these two is a ValueError.
+    """
 
     def __init__(self, url: str) -> None:
         self._database = Database(url)
         self._bodies = Bodies()
+        self._submissions = SharedCommits[list[JobRecord]](self._database)
 
     # --- jobs, as their owners see them -----------------------------------------------------------------------------
 
@@ -73,13 +82,20 @@ class Store:
         Raises Conflict (the key was used for another request), NotFound (a dependency names no job),
         StoreUnavailable. A repeated key gives the first answer again.
         """
-        with self._database.writing() as connection:
+
+        def keep(connection: Connection) -> list[JobRecord]:
             return jobs.submit(connection, self._bodies, requests, user, now_ms, idempotency)
+
+        if len(requests) <= _FEW_REQUESTS:
+            return self._submissions.write(keep)
+        with self._database.writing() as connection:
+            return keep(connection)
 
     def ask(self, job_ids: Sequence[JobId], kind: EventKind, user: User, now_ms: int) -> list[JobRecord]:
         """Write down that someone wants jobs HELD, RELEASED or cancelled (CANCEL_REQUESTED); the controller acts on it.
 
-        A waiting job is HELD or WAITING again at once. Jobs that have ended are left as they are. Audited.
+        A waiting job is HELD or WAITING again at once. Jobs that have ended are left as they are, and so are those of
+        which it was asked before. Audited. Raises NotFound, and ValueError for another kind.
         """
         if kind not in (EventKind.HELD, EventKind.RELEASED, EventKind.CANCEL_REQUESTED):
             raise ValueError(f"nobody asks for {kind}")
@@ -158,7 +174,9 @@ class Store:
     def record(self, lease: Lease, changes: Sequence[Change], now_ms: int) -> int:
         """Write a cycle's decisions and observations in one transaction; returns the last seq written.
 
-        Raises LeaseLost (nothing written) when another leads, checked inside the transaction.
+        Nothing is written when it raises: LeaseLost (another leads, checked inside the transaction), Conflict (an
+        attempt is intended for a job that was held after the cycle read the log: read on, decide again), or
+        InvariantBroken (a change contradicts what is there).
         """
         with self._database.writing() as connection:
             log.lock(connection)
@@ -213,7 +231,10 @@ class Store:
             return accounts.add_token(connection, user_id, digest, label, scopes, now_ms, expires_ms, by, one_time)
 
     def token(self, digest: str, now_ms: int) -> tuple[Token, User] | None:
-        """The token and its account, when it may be used now; None otherwise. Notes the use at most once a minute."""
+        """The token and its account, when it may be used now; None otherwise, and for a one-time token.
+
+        Notes the use at most once a minute.
+        """
         with self._database.reading() as connection:
             found = accounts.usable_token(connection, digest, now_ms, one_time=False)
         if found is None:
