@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from tests.server.world import World
 
+from tests.server.world import World
 from watteau.domain.decisions import Reason
 from watteau.domain.people import Role
 from watteau.domain.records import Ends, Finishes, Intends, JobRecord, Place, Starts, Waits

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 import typer
-from tests.cli.served import ROOT, Served, serving
 from typer.testing import CliRunner
 
+from tests.cli.served import ROOT, Served, serving
 from watteau.cli.jobs import exit_code_of, ranges
 from watteau.cli.main import PARTS, app
 from watteau.cli.session import clean, span

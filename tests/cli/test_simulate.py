@@ -9,9 +9,9 @@ from typing import Any
 
 import polars as pl
 import pytest
-from tests.simulation.runs import jobs_of
 from typer.testing import CliRunner, Result
 
+from tests.simulation.runs import jobs_of
 from watteau.cli.main import app
 from watteau.workload.formats import write_workload
 

@@ -7,8 +7,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from tests.core.world import leaf, tree
 
+from tests.core.world import leaf, tree
 from watteau.domain.decisions import Reason
 from watteau.domain.fleet import Engine as EngineKind
 from watteau.domain.fleet import Fleet, Pool, Pue

@@ -15,9 +15,9 @@ from threading import Event, Thread
 
 import httpx
 import pytest
+
 from tests.postgres import Cluster
 from tests.runtime.nursery import Nursery
-
 from watteau.domain.records import EventKind, JobRecord
 from watteau.domain.requests import JobId, JobState
 from watteau.server.auth import digest, first_start

@@ -6,9 +6,9 @@ from random import Random
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tests.core.test_step_properties import SHAPES, TWO_SITES
 from tests.core.world import fleet, gpus, leaf, nodes, pool, site, tree
-
 from watteau.core.state import Outlook
 from watteau.domain.decisions import Reason
 from watteau.domain.fleet import Pue

@@ -43,7 +43,7 @@ from watteau.runtime.clock import Clock, monotonic_s
 from watteau.runtime.dependencies import Dependencies, Target
 from watteau.runtime.live_state import Asked, LiveState, PoolFigures, Promise, Stepped, compile_core, digest_of
 from watteau.runtime.sites import Refused, SiteDriver, Voice
-from watteau.store.store import JobFilter, Lease, LeaseLost, LiveJob, NotFound, Store, StoreUnavailable
+from watteau.store.store import Conflict, JobFilter, Lease, LeaseLost, LiveJob, NotFound, Store, StoreUnavailable
 
 LEASE_MS = 6_000
 _RENEW_S = 2.0
@@ -288,6 +288,8 @@ class Controller:
                     self._wait(self._cycle())
             except LeaseLost:
                 self._log.warning("leadership lost")
+            except Conflict as met:  # someone held a job after the cycle had read the log: look again
+                self._log.info("decided on what had changed meanwhile", cause=str(met))
             except StoreUnavailable as gone:
                 self._log.error("store unavailable", cause=str(gone))
                 self.detail = f"the store is unavailable: {gone}"

@@ -66,7 +66,7 @@ class WithController:
             "power_limit_kw": site.power_limit_kw,
         }
         if its is None:
-            why = "another controller leads" if not self._controller.leading else "Watteau does not drive it"
+            why = "Watteau does not drive it" if self._controller.leading else self._controller.detail
             return SiteView(**known, state="silent", why=why)
         pools = its.pools
         total = {
