@@ -23,7 +23,7 @@ from watteau.domain.requests import JobId, JobState
 from watteau.server.auth import digest, first_start
 from watteau.store.store import JobFilter, Store
 
-ROUNDS = 100
+ROUNDS = 150
 _ROOT = "everyone"
 
 

@@ -295,7 +295,7 @@ class Controller:
                 self.detail = f"the store is unavailable: {gone}"
             except Exception as failed:  # our mistake: nothing half-done is kept, and the store has all that counts
                 self.figures.errors += 1
-                self._log.exception("cycle failed; building everything anew from the store")
+                self._log.exception("cycle failed; building everything anew from the store", cycle=self.figures.cycles)
                 self.detail = f"a cycle failed: {failed}"
             held = self._lease
             self._let_go()
@@ -490,6 +490,7 @@ class Controller:
     def _cycle(self) -> float:
         """One cycle; returns how long to wait for the next one when nobody calls."""
         began = monotonic_s()
+        self.figures.cycles += 1
         now = _Now(self._clock.now_ms())
         with self._live_lock:
             self._hear_people(now)
@@ -498,7 +499,6 @@ class Controller:
             self._finish_cycle(now)
             if monotonic_s() - self._verified_s > _VERIFY_EVERY_S:
                 self._verify()
-        self.figures.cycles += 1
         self.figures.cycle_s = monotonic_s() - began
         return self._next_s(now.now_ms)
 
@@ -515,8 +515,9 @@ class Controller:
         self._say(now)
         if now.changes:
             assert self._lease is not None
-            self._store.record(self._lease, now.changes, now.now_ms)
+            seq = self._store.record(self._lease, now.changes, now.now_ms)
             self._tell()
+            self._log.info("cycle", cycle=self.figures.cycles, seq=seq, changes=_by_kind(now.changes))
         for act in now.acts:
             act()
 
@@ -824,6 +825,16 @@ _STATE_OF = {
     Outcome.CANCELLED: JobState.CANCELLED,
     Outcome.LOST: JobState.FAILED,
 }
+
+
+def _by_kind(changes: Iterable[Change]) -> dict[str, list[int]]:
+    """Which jobs a cycle changed, and how; at most ten of a kind, for the log."""
+    jobs: dict[str, list[int]] = {}
+    for change in changes:
+        of_kind = jobs.setdefault(type(change).__name__.lower(), [])
+        if len(of_kind) < 10:
+            of_kind.append(change.job_id)
+    return jobs
 
 
 def _slept_s(request: Request) -> float:
