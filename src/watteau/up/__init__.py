@@ -99,7 +99,7 @@ def up(
             raise _wrong("--policy", f"{policy!r}", f"one of {', '.join(POLICIES)}")
         _make_folder(folder)
         listening = _listen(host, port)
-        _log_to(folder / "watteau.log", to_file=console.is_terminal)
+        _log_to(folder / "watteau.log", to_file=console.is_terminal or demo)
         parts = _put_together(fleet, db, folder, policy, demo)
     except InputError as error:
         fail(error)
@@ -234,7 +234,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _log_to(path: Path, *, to_file: bool) -> None:
-    """Lines of JSON: in a file while a person looks at the terminal, otherwise on stderr for whatever collects it."""
+    """Lines of JSON: in a file where a person reads along, otherwise on stderr for whatever collects it."""
     out = path.open("a", encoding="utf-8", buffering=1) if to_file else sys.stderr
     structlog.configure(
         processors=[
