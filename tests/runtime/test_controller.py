@@ -277,3 +277,11 @@ def test_a_store_that_fails_before_and_after_writes_costs_no_job_and_runs_none_t
     assert {record.state for record in records} == {JobState.COMPLETED}
     assert sorted(map(int, runs.read_text().split())) == jobs[::2]
     assert all(cloud.kinds(job).count("intended") == 1 for job in jobs)
+
+
+def test_the_story_of_a_job_that_ends_at_once_is_whole_too(cloud: Cloud) -> None:
+    """An engine may have only its end to tell; that it began is part of that."""
+    jobs = cloud.submit(*[Request(command=("/bin/true",), cpu_milli=100) for _ in range(25)])
+    for job in jobs:
+        cloud.ended(job)
+        assert cloud.kinds(job)[-4:] == ["intended", "started", "ended", "finished"]

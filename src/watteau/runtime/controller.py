@@ -580,13 +580,16 @@ class Controller:
         elif seen.seen is Seen.ENDED:
             self._ended(job, seen, now, seen.outcome or Outcome.LOST, seen.cause)
         elif attempt.state is AttemptState.INTENDED and seen.seen is Seen.RUNNING:
-            attempt.state, attempt.started_ms = AttemptState.RUNNING, seen.started_ms or now.now_ms
-            now.changes.append(Starts(job.job_id, attempt.number, attempt.started_ms))
-            self._dependencies.begun(job.job_id, now.now_ms // 1000)
-            now.touched |= self._dependencies.dependents(job.job_id, job.array_id)
-            self.figures.started += 1
+            self._begun(job, attempt, seen.started_ms or now.now_ms, now)
         if job.cancel and job.attempt is not None and not attempt.stopping:
             self._stop(job, now)
+
+    def _begun(self, job: _Job, attempt: _Attempt, started_ms: int, now: _Now) -> None:
+        attempt.state, attempt.started_ms = AttemptState.RUNNING, started_ms
+        now.changes.append(Starts(job.job_id, attempt.number, started_ms))
+        self._dependencies.begun(job.job_id, now.now_ms // 1000)
+        now.touched |= self._dependencies.dependents(job.job_id, job.array_id)
+        self.figures.started += 1
 
     def _refused(self, refused: Refused, now: _Now) -> None:
         job = self._jobs.get(self._by_name.get(refused.name, JobId(-1)))
@@ -596,6 +599,9 @@ class Controller:
 
     def _ended(self, job: _Job, seen: Observation, now: _Now, outcome: Outcome, cause: str) -> None:
         assert job.attempt is not None
+        if job.attempt.state is AttemptState.INTENDED and seen.started_ms is not None:
+            # It ran and ended between two looks at it: its story has both all the same.
+            self._begun(job, job.attempt, seen.started_ms, now)
         requeue = (
             outcome is Outcome.LOST and job.request.requeue and not job.cancel and job.attempt.number < MOST_ATTEMPTS
         )
