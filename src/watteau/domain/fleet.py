@@ -138,6 +138,39 @@ def merged(windows: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 @dataclass(frozen=True, slots=True)
+class SlurmAccess:
+    """How a Slurm cluster is reached: by slurmrestd when `rest_url` is given, otherwise by its commands.
+
+    `folder` lies on storage that every node sees: jobs write their output there, and a mark of their start and end.
+    """
+
+    user: str  # whose jobs Watteau's are there
+    folder: str
+    rest_url: str = ""
+    token_file: str = ""
+    token_command: tuple[str, ...] = ()  # prints a token, as `scontrol token` does
+    command_prefix: tuple[str, ...] = ()  # before each command, for example ("ssh", "login1")
+    folder_here: str = ""  # the same folder as this machine sees it; "": it does not
+    partition: str = ""  # "": the cluster's default; so with the next two
+    account: str = ""
+    qos: str = ""
+    poll_s: float = 2.0
+    nodes: tuple[tuple[PoolId, str], ...] = ()  # which nodes a pool is, as a host list: ("hgx", "gpu[001-100]")
+    accounts: tuple[tuple[str, TenantId], ...] = ()  # who pays for an account's jobs
+    tenant: TenantId | None = None  # who pays for the other ones; None: the account's own name, else the root
+
+    def __post_init__(self) -> None:
+        if self.rest_url and not (self.token_file or self.token_command):
+            raise ValueError("slurmrestd wants a token: token_file or token_command")
+        if self.rest_url and self.command_prefix:
+            raise ValueError("give rest_url or command_prefix, not both")
+        if not self.folder.startswith("/"):
+            raise ValueError("folder: an absolute path on storage that every node sees")
+        if not 0.1 <= self.poll_s <= 3_600:
+            raise ValueError("poll_s lies between 0.1 and 3,600")
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """One data centre: where it is, what it may draw, what runs there."""
 
@@ -152,8 +185,15 @@ class Site:
     pools: tuple[Pool, ...]
     phases: tuple[Phase, ...]
     outages: tuple[Outage, ...]
+    slurm: SlurmAccess | None = None
 
     def __post_init__(self) -> None:
+        if self.slurm is not None:
+            if self.engine is not Engine.SLURM:
+                raise ValueError(f"site {self.id}: a slurm table belongs to a site with engine slurm")
+            unknown = {str(pool) for pool, _ in self.slurm.nodes} - {str(pool.id) for pool in self.pools}
+            if unknown:
+                raise ValueError(f"site {self.id}: slurm.nodes names no pool of it: {', '.join(sorted(unknown))}")
         if not (-90 <= self.latitude <= 90 and -180 <= self.longitude <= 180):
             raise ValueError(f"site {self.id}: no such place on Earth")
         if self.power_limit_kw < 0:

@@ -34,6 +34,7 @@ from watteau.domain.fleet import (
     Pool,
     Pue,
     Site,
+    SlurmAccess,
     Technology,
 )
 from watteau.domain.tenants import Tenant
@@ -159,6 +160,40 @@ class _OutageTable(_Table):
     reason: _Name = Field(default="planned outage", description=_A_NAME)
 
 
+class _SlurmTable(_Table):
+    user: str = Field(min_length=1, max_length=64, description="the account at the site whose jobs Watteau's are")
+    folder: str = Field(
+        pattern="^/", max_length=1_000, description="an absolute path on storage that every node of the site sees"
+    )
+    folder_here: str = Field(default="", max_length=1_000, description="the same folder as this machine sees it")
+    rest_url: str = Field(
+        default="",
+        pattern="^(https?://.+)?$",
+        max_length=1_000,
+        description="slurmrestd, like http://login1:6820; no such key: by Slurm's commands",
+    )
+    token_file: str = Field(default="", max_length=1_000, description="a file that holds a JWT and is renewed in time")
+    token_command: list[str] = Field(
+        default=[],
+        max_length=100,
+        description="a command that prints a JWT, like ['scontrol', 'token', 'lifespan=3600']",
+    )
+    command_prefix: list[str] = Field(
+        default=[], max_length=100, description="what stands before each command, like ['ssh', 'login1']"
+    )
+    partition: str = Field(default="", max_length=64, description="where jobs go, or no such key for the default")
+    account: str = Field(default="", max_length=64, description="the account that jobs are charged to")
+    qos: str = Field(default="", max_length=64, description="the quality of service that jobs ask for")
+    poll_s: float = Field(default=2.0, ge=0.1, le=3_600, description="seconds between two looks, 0.1 to 3600")
+    nodes: dict[str, str] = Field(
+        default={}, max_length=1_000, description="pool = host list, like { hgx = 'gpu[001-100]' }"
+    )
+    accounts: dict[str, str] = Field(
+        default={}, max_length=100_000, description="account = tenant, for jobs that people submit by hand"
+    )
+    tenant: str = Field(default="", max_length=128, description="the tenant that other accounts' jobs count for")
+
+
 class _SiteTable(_Table):
     id: _Id = Field(description=_AN_ID)
     name: _Name = Field(description=_A_NAME)
@@ -177,6 +212,7 @@ class _SiteTable(_Table):
     pools: list[_PoolTable] = Field(min_length=1, max_length=1_000, description="at least one [[sites.pools]]")
     phases: list[_PhaseTable] = Field(min_length=1, max_length=1_000, description="at least one [[sites.phases]]")
     outages: list[_OutageTable] = Field(default=[], max_length=10_000, description="tables written [[sites.outages]]")
+    slurm: _SlurmTable | None = Field(default=None, description="a table [sites.slurm], for engine slurm only")
 
 
 class _ContractTable(_Table):
@@ -215,6 +251,7 @@ _TABLES: dict[tuple[str, ...], type[_Table]] = {
     ("sites", "pools"): _PoolTable,
     ("sites", "phases"): _PhaseTable,
     ("sites", "outages"): _OutageTable,
+    ("sites", "slurm"): _SlurmTable,
     ("contracts",): _ContractTable,
     ("tenants",): _TenantTable,
 }
@@ -596,8 +633,25 @@ def _check_site(site: _Spot, home: dict[str | None, str | None], faults: _Faults
         for position, name in enumerate(named if isinstance(named, list) else []):
             if isinstance(name, str):
                 _check_pool_name(name, (*outage.at("pools"), position), known, home, faults)
+    _check_slurm(site, known, home, faults)
     _check_curve(site, faults)
     _check_idle_power(site, faults)
+
+
+def _check_slurm(site: _Spot, known: Collection[str], home: dict[str | None, str | None], faults: _Faults) -> None:
+    table = site.table.get("slurm")
+    if not isinstance(table, dict):
+        return
+    slurm = _Spot(site.at("slurm"), cast(RawTable, table))
+    if site.text("engine") != Engine.SLURM:
+        faults.add(slurm.path, "a table for engine slurm", 'engine = "slurm" at this site, or no such table')
+    if slurm.text("rest_url") and not (slurm.text("token_file") or slurm.table.get("token_command")):
+        faults.add(slurm.at("rest_url"), "slurmrestd without a token", "token_file or token_command beside it")
+    if slurm.text("rest_url") and slurm.table.get("command_prefix"):
+        faults.add(slurm.at("command_prefix"), "both slurmrestd and commands", "one of rest_url and command_prefix")
+    named = slurm.table.get("nodes")
+    for name in named if isinstance(named, dict) else {}:
+        _check_pool_name(name, (*slurm.at("nodes"), name), known, home, faults)
 
 
 def _check_powers(pool: _Spot, faults: _Faults) -> None:
@@ -787,6 +841,26 @@ def _site(site: _SiteTable) -> Site:
             Outage(outage.start, outage.end, tuple(PoolId(pool) for pool in outage.pools or ()), outage.reason)
             for outage in site.outages
         ),
+        slurm=None if site.slurm is None else _slurm(site.slurm),
+    )
+
+
+def _slurm(table: _SlurmTable) -> SlurmAccess:
+    return SlurmAccess(
+        user=table.user,
+        folder=table.folder,
+        folder_here=table.folder_here,
+        rest_url=table.rest_url.rstrip("/"),
+        token_file=table.token_file,
+        token_command=tuple(table.token_command),
+        command_prefix=tuple(table.command_prefix),
+        partition=table.partition,
+        account=table.account,
+        qos=table.qos,
+        poll_s=table.poll_s,
+        nodes=tuple((PoolId(pool), hosts) for pool, hosts in table.nodes.items()),
+        accounts=tuple((account, TenantId(tenant)) for account, tenant in table.accounts.items()),
+        tenant=TenantId(table.tenant) if table.tenant else None,
     )
 
 

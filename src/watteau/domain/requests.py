@@ -148,6 +148,12 @@ class Request(_Value):
     memory_mib: int = Field(0, ge=0, le=100_000_000, description="Per worker; 0: not limited.")
     gpu_models: tuple[Line, ...] = Field((), max_length=100, description="Empty: any.")
     sites: tuple[Line, ...] = Field((), max_length=100, description="Empty: any.")
+    partition: str = Field(
+        "",
+        max_length=64,
+        pattern=r"^[A-Za-z0-9_.-]*$",
+        description="Of a Slurm site; empty: the site's usual one. Engines without partitions take no notice.",
+    )
     topology: Topology = Topology.ONE_BLOCK_PREFERRED
     priority: Priority = Priority.NORMAL
     time_limit_s: int = Field(0, ge=0, le=10 * _YEAR_S, description="0: no limit. Only the limit kills.")

@@ -4,12 +4,13 @@ An attempt's name, `watteau-<job>-<attempt>`, is all that both sides must agree 
 after a crash nobody needs to know whether a command was carried out, it is given again.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from watteau.domain.requests import Outcome
+from watteau.domain.sites import NodeState, Partition, Reservation, SiteJob
 
 
 def attempt_name(job_id: int, number: int) -> str:
@@ -59,6 +60,7 @@ class Launch:
     cpu_milli: int  # per worker
     memory_mib: int  # per worker; 0: no limit
     places: tuple[WorkerPlace, ...]
+    partition: str = ""  # "": the engine's usual one
     array_id: int | None = None
     array_index: int | None = None
     #: For the simulated engine: what the job would run if nobody stopped it, in seconds. Others ignore it.
@@ -89,6 +91,8 @@ class Observation:
     peak_memory_mib: int | None = None
     cpu_ms: int | None = None
     enforced: tuple[str, ...] = ()  # how limits are kept, for example "memory: cgroup v2"
+    nodes: tuple[str, ...] = ()  # where it runs, one for each worker, when the engine chose that itself
+    waits_for: str = ""  # while STARTING: what the engine itself says, for example "Slurm: Resources"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +104,10 @@ class NodeCapacity:
     gpus: int
     cpu_cores: int
     memory_mib: int
-    up: bool = True
+    up: bool = True  # it takes new jobs
     why_down: str = ""
+    state: NodeState = NodeState.UP
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,24 @@ class Capabilities:
 
     runs_commands: bool = True
     keeps_logs: bool = True
+    fractions: bool = True  # it can give a part of a GPU
+    gangs: bool = True  # it can run an attempt on several nodes
+    chooses_nodes: bool = False  # `Launch.places` are a wish; `Observation.nodes` says what became of it
+    most_starts: int = 1  # so many attempts are given to `start_all` at once
     notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class SiteView:
+    """All that an engine which others use, too, shows of itself at one moment."""
+
+    nodes: tuple[NodeCapacity, ...]
+    jobs: tuple[
+        SiteJob, ...
+    ]  # of other people, not ended or ended since the last view; Watteau's attempts are not here
+    partitions: tuple[Partition, ...]
+    reservations: tuple[Reservation, ...]
+    version: str  # for people, for example "Slurm 22.05.8 by slurmrestd v0.0.38"
 
 
 class Engine(Protocol):
@@ -135,6 +158,9 @@ class Engine(Protocol):
 
         Returns when it is certain that the attempt will be seen again by `adopt`. Raises LaunchRefused.
         """
+
+    def start_all(self, launches: Sequence[Launch]) -> list[tuple[str, str]]:
+        """`start` of several attempts in their order; returns (name, why) of those that are refused."""
 
     def stop(self, name: str, why: Outcome) -> None:
         """Ask an attempt to end, politely first; `why` becomes its outcome. No effect on one that has ended.
@@ -157,3 +183,36 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of threads and handles. Attempts go on running."""
+
+
+def one_by_one(engine: Engine, launches: Sequence[Launch]) -> list[tuple[str, str]]:
+    """`start_all` for an engine that gains nothing by starting several attempts at once."""
+    refused = []
+    for launch in launches:
+        try:
+            engine.start(launch)
+        except LaunchRefused as why:
+            refused.append((launch.name, str(why)))
+    return refused
+
+
+class SharedEngine(Engine, Protocol):
+    """An engine that other people use, too. Unless `may_change`, no call that changes anything leaves it."""
+
+    may_change: bool  # False: `start` and `stop` raise EngineUnreachable before anything is sent
+
+    def look(self) -> SiteView | None:
+        """The site as of the last poll; None when it has not changed since the last call. Never blocks.
+
+        The first view after a start has every job that the engine still remembers, ended ones as well.
+        """
+
+    def leftovers(self, live: Collection[str]) -> list[str]:
+        """Names of attempts that wait or run at the site and are not among `live`: of a fence, or of another life."""
+
+    def history(self, since_ms: int, until_ms: int) -> Iterator[SiteJob]:
+        """Jobs in the accounting that were submitted then, of everybody. Raises NoAccounting."""
+
+
+class NoAccounting(Exception):  # noqa: N818
+    """The site keeps no accounting, or shows none; the message says what to do."""

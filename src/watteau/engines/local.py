@@ -67,6 +67,7 @@ from watteau.engines.contract import (
     NodeCapacity,
     Observation,
     Seen,
+    one_by_one,
 )
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -151,6 +152,10 @@ class LocalEngine:
         """This machine."""
         self._check_open()
         return (self._node,)
+
+    def start_all(self, launches: Sequence[Launch]) -> list[tuple[str, str]]:
+        """One after the other; see the contract."""
+        return one_by_one(self, launches)
 
     def start(self, launch: Launch) -> None:
         """Start an attempt once; see the contract. A spool that cannot be written is no fault of the attempt's."""

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from watteau.engines.contract import (
     NodeCapacity,
     Observation,
     Seen,
+    one_by_one,
 )
 
 _NEVER_MS = 1 << 60
@@ -91,6 +92,10 @@ class SimulatedEngine:
         with self._state:
             self._check()
             return self._nodes
+
+    def start_all(self, launches: Sequence[Launch]) -> list[tuple[str, str]]:
+        """One after the other; see the contract."""
+        return one_by_one(self, launches)
 
     def start(self, launch: Launch) -> None:
         """Start an attempt once; see the contract."""

@@ -12,7 +12,7 @@ from watteau.domain.fleet import Engine as EngineKind
 from watteau.domain.fleet import Site
 from watteau.domain.records import Place
 from watteau.domain.requests import Outcome
-from watteau.engines.contract import Engine, EngineUnreachable, Launch, LaunchRefused, Observation, WorkerPlace
+from watteau.engines.contract import Engine, EngineUnreachable, Launch, Observation, WorkerPlace
 
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.2, 10.0
 #: A silent engine is noticed at the latest after this long, also when nothing is asked of it.
@@ -37,6 +37,8 @@ class Voice:
 
 News = Observation | Refused | Voice
 _Command = tuple[Literal["start", "stop", "adopt"], Launch | tuple[str, Outcome] | tuple[str, ...]]
+#: What is carried out in one go: one command, or several starts.
+_Batch = tuple[_Command, ...]
 
 
 class SiteDriver:
@@ -127,15 +129,15 @@ class SiteDriver:
                     return
                 idle = not self._changed and not self._commands
                 self._changed = False
-                command = self._commands[0] if self._commands else None
+                batch = self._next_batch()
                 term = self._term
             try:
-                if command and command[0] == "start" and not self._may_act():
+                if batch and batch[0][0] == "start" and not self._may_act():
                     retry_s = (
                         _FIRST_RETRY_S  # perhaps it leads again in a moment; if not, `reset` takes the command away
                     )
                     continue
-                news: list[News] = list(self._do(command)) if command else []
+                news: list[News] = list(self._do(batch)) if batch else []
                 if idle:
                     self.engine.capacity()
                 news += self.engine.changes()
@@ -155,20 +157,30 @@ class SiteDriver:
                     self._tell(term, [Voice(False, self.silent_cause)])
                 continue
             with self._state:
-                if command and term == self._term and self._commands and self._commands[0] is command:
-                    self._commands.popleft()
+                if term == self._term:
+                    for command in batch:
+                        if self._commands and self._commands[0] is command:
+                            self._commands.popleft()
             if self.silent_cause:
                 self.silent_cause = ""
                 news.insert(0, Voice(True))
             self._tell(term, news)
 
-    def _do(self, command: _Command) -> Sequence[News]:
-        match command:
-            case ("start", Launch() as launch):
-                try:
-                    self.engine.start(launch)
-                except LaunchRefused as refused:
-                    return [Refused(launch.name, str(refused))]
+    def _next_batch(self) -> _Batch:
+        """The next command, and the starts that follow a start, as many as the engine takes at once."""
+        most = self.engine.capabilities.most_starts
+        batch: list[_Command] = []
+        for command in self._commands:
+            if batch and (len(batch) == most or batch[0][0] != "start" or command[0] != "start"):
+                break
+            batch.append(command)
+        return tuple(batch)
+
+    def _do(self, batch: _Batch) -> Sequence[News]:
+        match batch[0]:
+            case ("start", _):
+                launches = [launch for _, launch in batch if isinstance(launch, Launch)]
+                return [Refused(name, why) for name, why in self.engine.start_all(launches)]
             case ("stop", (str() as name, Outcome() as why)):
                 self.engine.stop(name, why)
             case ("adopt", names):
