@@ -1,5 +1,6 @@
 """The live arrays agree with what is kept beside them, whatever happens, and can be built anew from it at any time."""
 
+from collections import defaultdict
 from dataclasses import replace
 from random import Random
 
@@ -14,6 +15,7 @@ from watteau.domain.decisions import Reason
 from watteau.domain.fleet import Pue
 from watteau.domain.jobs import Shape
 from watteau.domain.policy import named_policy
+from watteau.domain.records import Place
 from watteau.domain.requests import JobId
 from watteau.domain.units import SiteId, TenantId
 from watteau.runtime.live_state import Asked, LiveState, digest_of
@@ -49,7 +51,8 @@ class Mirror:
     def happen(self) -> None:
         running = [job.job_id for job in self.jobs.values() if job.running]
         idle = [job.job_id for job in self.jobs.values() if not job.running]
-        kind = self.random.choice(["end", "lose", "lose and cancel", "withdraw", "arrive", "cancel", "cancel"])
+        kinds = ["end", "lose", "lose and cancel", "withdraw", "arrive", "cancel", "cancel", "by hand", "move"]
+        kind = self.random.choice(kinds)
         if kind == "end" and running:
             self._end(self.random.choice(running))
         elif kind.startswith("lose") and running:
@@ -69,6 +72,46 @@ class Mirror:
             self.waits.add(job_id)
         elif kind == "cancel" and idle:
             self._end(self.random.choice(idle))
+        elif kind == "by hand" and (found := self._room(gpus(1))):
+            self._others_start(self.random.choice(found))
+        elif kind == "move" and running:
+            job = self.jobs[self.random.choice(running)]
+            assert job.running is not None
+            site_id = job.running[0]
+            there = [place for its, place in self._room(job.shape) if its == site_id]
+            if job.shape.workers == 1 and job.shape.gpu_milli % 1000 == 0 and there:
+                places = self.live.move(job.job_id, site_id, (self.random.choice(there),), self.now_s)
+                self.jobs[job.job_id] = replace(job, running=(site_id, places), start_s=self.now_s)
+
+    def _room(self, shape: Shape) -> list[tuple[SiteId, Place]]:
+        """Nodes with room for one worker, by what the jobs hold and not by what the arrays say."""
+        taken: dict[tuple[SiteId, str, int], set[int]] = defaultdict(set)
+        used: dict[tuple[SiteId, str, int], list[int]] = defaultdict(lambda: [0, 0])
+        for job in self.jobs.values():
+            site_id, places = job.running or (SiteId(""), ())
+            for place in places:
+                at = (site_id, place.pool, place.node)
+                taken[at].update(place.gpus)
+                used[at] = [used[at][0] + job.shape.cpu_milli, used[at][1] + job.shape.memory_mib]
+        return [
+            (site.id, Place(pool.id, node, ()))
+            for site, pool in TWO_SITES.pools()
+            for node in range(site.nodes(pool.id))
+            if pool.gpus_per_node - len(taken[site.id, pool.id, node]) >= shape.gpu_milli // 1000
+            and 1000 * pool.cpu_cores - used[site.id, pool.id, node][0] >= shape.cpu_milli
+            and 1024 * pool.memory_gib - used[site.id, pool.id, node][1] >= shape.memory_mib
+        ]
+
+    def _others_start(self, there: tuple[SiteId, Place]) -> None:
+        """Someone else started a job there: nobody decided it, and it holds its place all the same."""
+        job = replace(
+            asked(self.next_id, gpus(1), self.random.choice(TENANTS)),
+            running=(there[0], (there[1],)),
+            start_s=self.now_s,
+        )
+        self.next_id += 1
+        places = self.live.take_over(job)
+        self.jobs[job.job_id] = replace(job, running=(there[0], places))
 
     def _end(self, job_id: JobId) -> None:
         self.live.forget(job_id)

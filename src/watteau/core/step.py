@@ -28,6 +28,7 @@ from watteau.core.place import (
     forget_reason,
     free_workers_bound,
     place_now,
+    resume,
     start_where_promised,
 )
 from watteau.domain.decisions import Reason
@@ -58,6 +59,8 @@ class Events:
     nodes_up: Int32Array = field(default_factory=_rows)  # [.] nodes that open or come back
     nodes_down: Int32Array = field(default_factory=_rows)  # [.] nodes that close, drain or fail
     withdrawn: Int32Array = field(default_factory=_rows)  # [.] waiting jobs that are held or cancelled
+    #: [.] jobs that others started: they run already, their workers name their nodes, `start_s` says since when.
+    resumed: Int32Array = field(default_factory=_rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ def step(state: State, events: Events, now_s: int) -> Decisions:
         np.sort(events.nodes_up),
         np.sort(events.nodes_down),
         np.sort(events.withdrawn),
+        np.sort(events.resumed),
         now_s,
     )
     if state.cycle[0]["overflow"]:
@@ -100,6 +104,7 @@ def step_kernel(
     nodes_up: Int32Array,
     nodes_down: Int32Array,
     withdrawn: Int32Array,
+    resumed: Int32Array,
     now: int,
 ) -> int:
     """The compiled step; rows sorted. Returns how many jobs started; they are in `s.started`."""
@@ -111,6 +116,11 @@ def step_kernel(
         _take_in(s, ended, lost, nodes_up, nodes_down, now)
     if len(withdrawn) > 0:
         _withdraw(s, withdrawn)
+    if len(resumed) > 0:  # they may stand on nodes that were promised to others, who are promised anew
+        drop_all(s)
+        resume(s, resumed)
+        cycle.scan_all = 1
+        cycle.blocked = 0
     hour = min(now // _HOUR_S - cycle.hour_zero, s.limit_mw.shape[1] - 1)
     if hour != cycle.hour:
         _turn_hour(s, hour)

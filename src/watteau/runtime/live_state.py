@@ -3,7 +3,7 @@
 It can be built at any time from what the store keeps; `digest` says the same of both when they agree.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -197,7 +197,9 @@ class LiveState:
         self._announce_s = now_s  # when the pools' next outage is looked up again
         self._up_wanted = np.zeros(len(self._state.nodes), dtype=np.bool_)  # by phases and outages
         self._barred = np.zeros(len(self._state.nodes), dtype=np.bool_)  # by their engine
-        self._gathered: dict[str, set[JobId]] = {name: set() for name in ("ended", "lost", "arrived", "withdrawn")}
+        self._closed = np.zeros(len(self._state.nodes), dtype=np.bool_)  # one by one: drained, down, not there
+        names = ("ended", "lost", "arrived", "withdrawn", "resumed")
+        self._gathered: dict[str, set[int]] = {name: set() for name in names}  # rows
 
     @property
     def tenants(self) -> Collection[TenantId]:
@@ -208,6 +210,33 @@ class LiveState:
 
     def add(self, asked: Asked) -> None:
         """Make a job known; it waits only after `arrive`. One that is `running` holds its places at once."""
+        row = self._add(asked)
+        if asked.running is not None:
+            self._stand(row, asked, *asked.running)
+            resume(self._state, np.array([row], dtype=np.int32))
+
+    def take_over(self, asked: Asked) -> tuple[Place, ...]:
+        """Make a job known that others started: it holds its places from the next step on, before that step decides.
+
+        GPUs are numbered here where its places name none: the engine knows better, but each must be somebody's.
+        """
+        assert asked.running is not None
+        site, places = asked.running
+        numbered = tuple(self._numbered(site, place, asked.shape) for place in places)
+        row = self._add(replace(asked, running=(site, numbered)))
+        self._stand(row, asked, site, numbered)
+        self._gathered["resumed"].add(row)
+        return numbered
+
+    def move(self, job_id: JobId, site: SiteId, places: tuple[Place, ...], now_s: int) -> tuple[Place, ...]:
+        """A running job stands elsewhere than was decided, since now; returns its places with their GPUs."""
+        asked = self._asked[self._row[job_id]]
+        if asked is None:
+            raise InvariantBroken(f"job {job_id} was moved after its end")
+        self.forget(job_id)
+        return self.take_over(replace(asked, running=(site, places), start_s=now_s))
+
+    def _add(self, asked: Asked) -> int:
         if asked.job_id in self._row:
             raise InvariantBroken(f"job {asked.job_id} is known already")
         if asked.shape not in self._shape_row:
@@ -231,16 +260,15 @@ class LiveState:
         self._workers_used += workers
         self._row[asked.job_id] = row
         self._asked.append(asked)
-        if asked.running is not None:
-            self._resume(asked, *asked.running)
+        return row
 
     def _grow(self, workers: int) -> None:
         rows = max(len(self._state.jobs), 2 * (len(self._asked) + 1))
         room = max(len(self._state.workers), 2 * (self._workers_used + workers))
         self._state = grow_jobs(self._state, rows, room)
 
-    def _resume(self, asked: Asked, site: SiteId, places: tuple[Place, ...]) -> None:
-        row = self._row[asked.job_id]
+    def _stand(self, row: int, asked: Asked, site: SiteId, places: tuple[Place, ...]) -> None:
+        """Write down where a running job's workers are."""
         first = int(self._state.jobs[row].first_worker)
         for worker, place in enumerate(places, first):
             node = self._node(site, place)
@@ -248,46 +276,63 @@ class LiveState:
             self._state.workers["shared_gpu"][worker] = place.shared_gpu
             self._gpus.retake(node, place.gpus, place.shared_gpu)
         self._state.jobs[row].start_s = asked.start_s
-        resume(self._state, np.array([row], dtype=np.int32))
         self._places[asked.job_id] = places
+
+    def _numbered(self, site: SiteId, place: Place, shape: Shape) -> Place:
+        if place.gpus or place.shared_gpu >= 0:
+            return place
+        node, gpus = self._node(site, place), shape.gpu_milli // GPU_MILLI
+        chosen = self._gpus.take(node, gpus, -1)
+        self._gpus.give_back(node, chosen, -1)  # `_stand` takes it, as it takes what was chosen before
+        return replace(place, gpus=chosen)
 
     def knows(self, job_id: JobId) -> bool:
         """Whether the job has been added and has not ended."""
-        row = self._row.get(job_id)
-        return row is not None and self._asked[row] is not None
+        return job_id in self._row
 
     def arrive(self, job_id: JobId) -> None:
         """The job waits from now on."""
-        self._gathered["withdrawn"].discard(job_id)
-        if job_id not in self._gathered["lost"] and self._state.jobs[self._row[job_id]].state != layout.WAITING:
-            self._gathered["arrived"].add(job_id)
+        row = self._row[job_id]
+        self._gathered["withdrawn"].discard(row)
+        if row not in self._gathered["lost"] and self._state.jobs[row].state != layout.WAITING:
+            self._gathered["arrived"].add(row)
 
     def withdraw(self, job_id: JobId) -> None:
         """The job no longer waits; it may arrive again."""
-        if job_id in self._gathered["arrived"]:
-            self._gathered["arrived"].discard(job_id)
-        elif job_id in self._gathered["lost"] or self._state.jobs[self._row[job_id]].state == layout.WAITING:
-            self._gathered["withdrawn"].add(job_id)
+        self._withdraw(self._row[job_id])
+
+    def _withdraw(self, row: int) -> None:
+        if row in self._gathered["arrived"]:
+            self._gathered["arrived"].discard(row)
+        elif row in self._gathered["lost"] or self._state.jobs[row].state == layout.WAITING:
+            self._gathered["withdrawn"].add(row)
 
     def lose(self, job_id: JobId) -> None:
         """The job no longer runs and waits again."""
+        row = self._row[job_id]
         self._release(job_id)
-        self._gathered["lost"].add(job_id)
+        if row in self._gathered["resumed"]:
+            self._gathered["resumed"].discard(row)
+            self.arrive(job_id)
+        else:
+            self._gathered["lost"].add(row)
 
     def forget(self, job_id: JobId) -> None:
         """The job has ended, or will never start."""
         row = self._row[job_id]
-        self._asked[row] = None
-        if job_id in self._gathered["lost"]:
-            self._gathered["lost"].discard(job_id)
-            self._gathered["ended"].add(job_id)
+        if row in self._gathered["lost"]:
+            self._gathered["lost"].discard(row)
+            self._gathered["ended"].add(row)
+        elif row in self._gathered["resumed"]:
+            self._release(job_id)
+            self._gathered["resumed"].discard(row)
         elif self._state.jobs[row].state == layout.RUNNING:
             self._release(job_id)
-            self._gathered["ended"].add(job_id)
+            self._gathered["ended"].add(row)
         else:
-            self.withdraw(job_id)
-            if job_id not in self._gathered["withdrawn"]:
-                del self._row[job_id]
+            self._withdraw(row)
+        self._asked[row] = None
+        del self._row[job_id]
 
     def _release(self, job_id: JobId) -> None:
         row = self._row[job_id]
@@ -303,6 +348,18 @@ class LiveState:
             if its_site == site:
                 pool = self._state.pools[row]
                 self._barred[pool.first_node : pool.first_node + pool.nodes] = barred
+
+    def close_nodes(self, site: SiteId, open_nodes: Mapping[PoolId, Collection[int]]) -> bool:
+        """Only these nodes of a site take jobs, as its engine says; returns whether that is news."""
+        before = self._closed.copy()
+        for row, (its_site, pool_id) in enumerate(self._pools):
+            if its_site == site:
+                pool = self._state.pools[row]
+                self._closed[pool.first_node : pool.first_node + pool.nodes] = True
+                for number in open_nodes.get(pool_id, ()):
+                    if number < pool.nodes:
+                        self._closed[pool.first_node + number] = False
+        return not np.array_equal(before, self._closed)
 
     def next_change_s(self) -> int:
         """When a phase opens or a planned outage begins or ends next; NEVER_S: no more."""
@@ -320,13 +377,14 @@ class LiveState:
         if now_s >= self._announce_s:
             announce_outages(self._state, self._outages, now_s)
             self._announce_s = next((start for start, _, _ in self._outages if start > now_s), NEVER_S)
-        wanted = self._up_wanted & ~self._barred
+        wanted = self._up_wanted & ~self._barred & ~self._closed
         is_up = self._state.nodes["up"] == 1
         events = Events(
             ended=self._rows("ended"),
             lost=self._rows("lost"),
             arrived=self._rows("arrived"),
             withdrawn=self._rows("withdrawn"),
+            resumed=self._rows("resumed"),
             nodes_up=np.flatnonzero(wanted & ~is_up).astype(np.int32),
             nodes_down=np.flatnonzero(~wanted & is_up).astype(np.int32),
         )
@@ -349,10 +407,7 @@ class LiveState:
         return Stepped(starts, tuple(reasons.items()), decided.wake_s)
 
     def _rows(self, name: str) -> Int32Array:
-        rows = np.array([self._row[job_id] for job_id in self._gathered[name]], dtype=np.int32)
-        for job_id in [job_id for job_id in self._gathered[name] if self._asked[self._row[job_id]] is None]:
-            del self._row[job_id]
-        return rows
+        return np.array(sorted(self._gathered[name]), dtype=np.int32)
 
     def _start(self, row: int) -> Start:
         asked = self._asked[row]
@@ -379,7 +434,8 @@ class LiveState:
         running = [row for row, asked in enumerate(self._asked) if asked and old.jobs[row].state == layout.RUNNING]
         # What running jobs have used so far comes with them; `resume` charges it anew.
         past: Float64Array = old.tenants["weighted_past"] + 0.0
-        fresh._barred, fresh._up_wanted, fresh._changes_done = self._barred, self._up_wanted, self._changes_done
+        fresh._barred, fresh._closed = self._barred, self._closed
+        fresh._up_wanted, fresh._changes_done = self._up_wanted, self._changes_done
         for row, asked in enumerate(self._asked):
             if asked is None:
                 continue

@@ -192,7 +192,7 @@ def advance(s: State, c: Clock, stop_s: int, most_steps: int) -> int:
         clock.now_s = at_s
         clock.next_arrival = last
         ended = pop_ends(c, at_s) if at_s == end_s else 0
-        started = step_kernel(s, c.ended[:ended], none, c.arrived[: last - first], none, none, none, at_s)
+        started = step_kernel(s, c.ended[:ended], none, c.arrived[: last - first], none, none, none, none, at_s)
         for i in range(started):
             job = s.started[i]
             push_end(c, job, at_s + c.served_s[job])

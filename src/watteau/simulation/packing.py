@@ -178,7 +178,7 @@ def _arrive(s: State, rows: Any, first: int, last: int) -> int:
     """One step per arrival; stops early, and returns where, when a step starts anything but its own arrival."""
     none = rows[:0]
     for job in range(first, last):
-        started = step_kernel(s, none, none, rows[job : job + 1], none, none, none, 0)
+        started = step_kernel(s, none, none, rows[job : job + 1], none, none, none, none, 0)
         if started > 1 or (started == 1 and s.started[0] != job):
             return job
     return last
