@@ -31,10 +31,12 @@ test: setup ## Everything that CI runs: lint, format, types, docs, all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy src tests docs/hooks.py
 	$(BIN)/mkdocs build --quiet --strict
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto -m "not slow"
+	@# Proofs under load, by kills and with whole clusters: one after the other, each with the machine to itself.
+	$(BIN)/python -m pytest -m slow
 
 test-fast: setup ## The tests that take no time, for while you work
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -n auto -m "not slow"
 
 bench: setup ## Measure replay, packing and the live system on this machine; JSON in out/
 	$(BIN)/watteau bench replay --out out/bench-replay.json

@@ -35,7 +35,7 @@ def test_what_is_left_out_of_a_kept_request_still_means_the_same() -> None:
     """Requests are kept without their defaults: a new default would change what old jobs asked for."""
     assert Request(command=("x",)).model_dump_json(exclude={"command"}) == (
         '{"name":"job","kind":"batch","tenant":null,"script":"","arguments":[],"workers":1,"gpu_milli":0,'
-        '"cpu_milli":1000,"memory_mib":0,"gpu_models":[],"sites":[],"topology":1,"priority":0,"time_limit_s":0,'
+        '"cpu_milli":1000,"memory_mib":0,"gpu_models":[],"sites":[],"partition":"","topology":1,"priority":0,"time_limit_s":0,'
         '"estimate_s":0,"workdir":"","stdout":"","stderr":"","environment":{},"array":null,"dependencies":[],'
         '"dependency_mode":"all","singleton":false,"begin_s":null,"deadline_s":null,"requeue":true,"held":false}'
     )
