@@ -121,11 +121,13 @@ class Intends:
 
 @dataclass(frozen=True, slots=True)
 class Starts:
-    """The engine runs the attempt (STARTED)."""
+    """The engine runs the attempt (STARTED). An engine that chooses nodes itself may run it elsewhere than intended."""
 
     job_id: JobId
     number: int
     started_ms: int
+    places: tuple[Place, ...] | None = None  # where it really is; None: as intended
+    nodes: tuple[str, ...] = ()  # what the engine calls them, where it said so
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class SiteJob:
     signal: int | None = None
     cause: str = ""  # one sentence when it did not simply complete
     restarts: int = 0
-    held: tuple[Held, ...] = ()  # while it runs
+    held: tuple[Held, ...] = ()  # on each node, of a job that runs or has run; empty while it waits
 
     @property
     def key(self) -> tuple[str, int]:
@@ -116,6 +116,20 @@ class SiteSetting:
     why: str
     by: str
     at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowDecision:
+    """What Watteau would have done at a site in shadow with a job that people gave it: the first start it decided.
+
+    It was decided on what really ran there at that moment; nothing of it was carried out.
+    """
+
+    site: SiteId
+    engine_id: str
+    submitted_ms: int
+    decided_ms: int
+    nodes: tuple[str, ...]  # where, one for each worker, by the names of the site's engine
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ after a crash nobody needs to know whether a command was carried out, it is give
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from watteau.domain.requests import Outcome
 from watteau.domain.sites import NodeState, Partition, Reservation, SiteJob
@@ -196,6 +196,7 @@ def one_by_one(engine: Engine, launches: Sequence[Launch]) -> list[tuple[str, st
     return refused
 
 
+@runtime_checkable
 class SharedEngine(Engine, Protocol):
     """An engine that other people use, too. Unless `may_change`, no call that changes anything leaves it."""
 

@@ -13,7 +13,7 @@ import heapq
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -37,12 +37,15 @@ from watteau.domain.records import (
     Waits,
 )
 from watteau.domain.requests import AttemptState, JobId, JobState, Outcome, Request
-from watteau.domain.units import NEVER_S, SiteId
-from watteau.engines.contract import Engine, Launch, LogPart, Observation, Seen, attempt_name
+from watteau.domain.sites import SiteJob, SiteSetting
+from watteau.domain.units import GPU_MILLI, NEVER_S, SiteId, TenantId
+from watteau.engines.contract import Engine, Launch, LogPart, Observation, Seen, SiteView, attempt_name
 from watteau.runtime.clock import Clock, monotonic_s
 from watteau.runtime.dependencies import Dependencies, Target
 from watteau.runtime.live_state import Asked, LiveState, PoolFigures, Promise, Stepped, compile_core, digest_of
-from watteau.runtime.sites import Refused, SiteDriver, Voice
+from watteau.runtime.recorder import SiteRecorder
+from watteau.runtime.shared import SharedSite, same_nodes
+from watteau.runtime.sites import News, Refused, SiteDriver, Swept, Viewed, Voice
 from watteau.store.store import Conflict, JobFilter, Lease, LeaseLost, LiveJob, NotFound, Store, StoreUnavailable
 
 LEASE_MS = 6_000
@@ -60,6 +63,7 @@ GRACE_S = 10
 #: Use older than this many half-lives weighs under a millionth.
 _HALF_LIVES = 20
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.2, 10.0
+_MOST_DETAIL = 500
 
 
 @dataclass(slots=True)
@@ -72,6 +76,8 @@ class _Attempt:
     intended_ms: int
     started_ms: int | None = None
     stopping: bool = False
+    placed: bool = True  # False: the site has it, and others stand where we had planned it to be
+    waits_for: str = ""  # what the site's own scheduler says of it before it runs
 
 
 @dataclass(slots=True)
@@ -101,11 +107,17 @@ class SiteFigures:
     """One site as the controller sees it."""
 
     site: SiteId
+    mode: Mode  # in force
+    fenced: str  # why; "": it is not
     silent_cause: str  # "": it answers
     since_ms: int
     pools: tuple[PoolFigures, ...]
-    running: int
+    running: int  # attempts of ours
     it_power_w: int
+    by_hand_running: int = 0
+    by_hand_waiting: int = 0
+    nodes_out: int = 0
+    version: str = ""  # of what runs the site's jobs
 
 
 @dataclass(slots=True)
@@ -161,14 +173,13 @@ class Controller:
         self._lease_until_s = 0.0  # by the monotonic clock
         self._closed = threading.Event()
         self._heart = threading.Thread(target=self._renew, name="watteau-lease", daemon=True)
-        self.drivers = {
-            site.id: SiteDriver(site, engines[site.id], self._leads_still, self.wake)
-            for site in fleet.sites
-            if site.id in engines and site.mode is Mode.DRIVE
-        }
-        self._runs_commands = tuple(
-            site_id for site_id, driver in self.drivers.items() if driver.engine.capabilities.runs_commands
-        )
+        self.drivers: dict[SiteId, SiteDriver] = {}
+        for site in fleet.sites:
+            if site.id in engines:
+                recorder = SiteRecorder(site, store, lambda: self._lease, clock)
+                self.drivers[site.id] = SiteDriver(
+                    site, engines[site.id], self._leads_still, self.wake, recorder.record
+                )
         self._silent_since_ms = dict.fromkeys(self.drivers, clock.now_ms())
         self._live_lock = threading.RLock()  # guards all below
         self._live: LiveState | None = None
@@ -180,6 +191,12 @@ class Controller:
         self._unsaid: set[JobId] = set()
         self._said_s = 0.0
         self._verified_s = 0.0
+        self._settings_version = -1
+        self._settings: dict[SiteId, SiteSetting] = {}  # what operators said of sites
+        self._unswept: set[SiteId] = set()  # nothing starts there before strangers of our name are gone
+        self._shared: dict[SiteId, SharedSite] = {}
+        self._views: dict[SiteId, SiteView] = {}
+        self._stand_ins = 0  # ids given to jobs that others put in by hand
         self._wake_s = NEVER_S  # the core wants to be stepped then
         self._dirty = False  # something was gathered for the next step
         self.figures = Figures()
@@ -240,24 +257,60 @@ class Controller:
                 and (not shape.gpu_models or its.pool.gpu_model in shape.gpu_models)
             ]
 
+    def mode(self, site: SiteId) -> Mode:
+        """How far Watteau goes at a site now: as an operator said, else as the fleet file says."""
+        said = self._settings.get(site)
+        return said.mode if said is not None else next(its.mode for its in self._given_fleet.sites if its.id == site)
+
+    def fenced(self, site: SiteId) -> str:
+        """Why a site is fenced; empty when it is not."""
+        said = self._settings.get(site)
+        return f"fenced by {said.by}: {said.why}" if said is not None and said.fenced else ""
+
+    def site_view(self, site: SiteId) -> SiteView | None:
+        """What a site that others use, too, showed last; None: nothing yet, or it is not such a site."""
+        return self._views.get(site)
+
+    def waits_for(self, job_id: JobId) -> str:
+        """What the site's own scheduler says of an attempt that it has not started; empty when there is nothing."""
+        job = self._jobs.get(job_id)
+        return job.attempt.waits_for if job is not None and job.attempt is not None else ""
+
     def sites(self) -> list[SiteFigures]:
-        """Every driven site, as seen now; empty when another controller leads."""
+        """Every site with an engine, as seen now; empty when another controller leads."""
         with self._live_lock:
             if self._live is None:
                 return []
             pools, power = self._live.pools(), self._live.power_w()
             running = Counter(job.attempt.site for job in self._jobs.values() if job.attempt)
             return [
-                SiteFigures(
-                    site_id,
-                    driver.silent_cause,
-                    self._silent_since_ms[site_id],
-                    tuple(pool for pool in pools if pool.site == site_id),
-                    running=running[site_id],
-                    it_power_w=power[site_id],
-                )
+                self._figures_of(site_id, driver, tuple(pool for pool in pools if pool.site == site_id), power, running)
                 for site_id, driver in self.drivers.items()
             ]
+
+    def _figures_of(
+        self,
+        site: SiteId,
+        driver: SiteDriver,
+        pools: tuple[PoolFigures, ...],
+        power_w: Mapping[SiteId, int],
+        running: Mapping[SiteId, int],
+    ) -> SiteFigures:
+        shared, view = self._shared.get(site), self._views.get(site)
+        return SiteFigures(
+            site=site,
+            mode=self.mode(site),
+            fenced=self.fenced(site),
+            silent_cause=driver.silent_cause,
+            since_ms=self._silent_since_ms[site],
+            pools=pools,
+            running=running[site],
+            it_power_w=power_w[site],
+            by_hand_running=shared.running_by_hand if shared else 0,
+            by_hand_waiting=shared.waiting_by_hand if shared else 0,
+            nodes_out=shared.nodes_out if shared else 0,
+            version=view.version if view else "",
+        )
 
     def read_log(self, job_id: JobId, attempt: int, stream: str, start: int, most: int) -> LogPart:
         """A piece of an attempt's output. Raises FileNotFoundError and EngineUnreachable."""
@@ -340,6 +393,9 @@ class Controller:
 
     def _let_go(self) -> None:
         self._lease = None
+        for driver in self.drivers.values():
+            if driver.shared is not None:
+                driver.shared.may_change = False
         with self._live_lock:
             self._live = None
             self._jobs.clear()
@@ -380,13 +436,16 @@ class Controller:
             live.charge_past(past.tenants, past.tenant, past.gpu_milli, past.started_ms // 1000, past.ended_ms // 1000)
             self._live = live
             now = _Now(now_ms)
-            asked = [self._asked(row.job, row.attempt) for row in live_jobs]
-            for row, its_asked in zip(live_jobs, asked, strict=True):
-                self._know(row, its_asked)
+            self._settings_version = self._store.settings_version()
+            self._settings = {said.site: said for said in self._store.site_settings()}
+            self._remember_sites(live, live_jobs)
+            for row in live_jobs:
+                self._know(row)
+            self._unswept = {site for site, driver in self.drivers.items() if driver.shared is not None}
             for site in fleet.sites:
-                its = self.drivers.get(site.id)
-                live.bar(site.id, barred=its is None or bool(its.silent_cause))
-            self._check_digest(asked)
+                self._bar(site.id)
+                self._let(site.id)
+            self._check_digest(live_jobs)
             now.touched.update(job.job_id for job in self._jobs.values() if job.attempt is None)
             for job in [job for job in self._jobs.values() if job.cancel]:
                 self._cancel(job, now, "cancelled on request")
@@ -397,14 +456,49 @@ class Controller:
             if job.attempt is not None:
                 by_site[job.attempt.site].append(job.attempt.name)
         for site_id, driver in self.drivers.items():
+            driver.show()
             driver.adopt(by_site[site_id])
+            if self._drives(site_id) and site_id in self._unswept:
+                driver.sweep(by_site[site_id])
         with self._live_lock:
+            for site in fleet.sites:  # fenced while nobody led
+                if self.fenced(site.id):
+                    self._lose_attempts(site.id, self.fenced(site.id), now)
             self._finish_cycle(now)
         self._log.info("rebuilt", jobs=len(live_jobs), seconds=round(monotonic_s() - began, 3))
 
-    def _check_digest(self, asked: Iterable[Asked]) -> None:
+    def _remember_sites(self, live: LiveState, rows: Iterable[LiveJob]) -> None:
+        """What the sites that others use, too, showed last, and where our attempts stand among it."""
+        self._shared = {
+            site_id: SharedSite(driver.site, self._tenant_of, self._stand_in)
+            for site_id, driver in self.drivers.items()
+            if driver.shared is not None
+        }
+        self._views = {site: view for site, view in self._views.items() if site in self._shared}
+        attempts = [(row.job.request.shape, row.attempt) for row in rows if row.attempt is not None]
+        for site_id, shared in self._shared.items():
+            shared.see_nodes(live, self._store.site_nodes(site_id))
+            self.drivers[site_id].names = shared.names()
+            there = [(shape, its) for shape, its in attempts if its.site == site_id]
+            for shape, its in there:
+                if its.started_ms is not None:
+                    shared.stand(its.name, shape, its.places)
+            shared.see_starts(live, self._store.live_site_jobs(site_id))
+            for shape, its in there:
+                if its.started_ms is None:
+                    shared.plan(its.name, shape, its.places)
+
+    def _stand_in(self) -> JobId:
+        self._stand_ins += 1
+        return JobId(-self._stand_ins)
+
+    def _tenant_of(self, job: SiteJob) -> TenantId:
+        return job.tenant if job.tenant in self._arrays.tenants else self._given_fleet.tenants.id
+
+    def _check_digest(self, rows: Iterable[LiveJob]) -> None:
         """Prove that the arrays hold exactly what the store says. Raises InvariantBroken."""
-        expected = digest_of(self._arrays.fleet, asked)
+        asked = [self._asked(row.job, row.attempt) for row in rows if self._is_placed(row)]
+        expected = digest_of(self._arrays.fleet, [*asked, *self._arrays.stand_ins()])
         self.figures.digest = self._arrays.digest()
         if self.figures.digest != expected:
             raise InvariantBroken(
@@ -414,7 +508,15 @@ class Controller:
         self.figures.verified += 1
         self._verified_s = monotonic_s()
 
-    def _know(self, row: LiveJob, asked: Asked) -> _Job:
+    def _is_placed(self, row: LiveJob) -> bool:
+        """Whether the arrays have it: an attempt whose place others took is known to its site only."""
+        return (
+            row.attempt is None
+            or row.attempt.site not in self._shared
+            or row.attempt.name in self._shared[row.attempt.site]
+        )
+
+    def _know(self, row: LiveJob) -> _Job:
         record = row.job
         job = _Job(
             job_id=record.job_id,
@@ -438,23 +540,20 @@ class Controller:
             job.attempt = _Attempt(
                 its.number, its.name, its.site, its.places, its.state, its.intended_ms, its.started_ms
             )
+            job.attempt.placed = self._is_placed(row)
             self._by_name[its.name] = job.job_id
         self._dependencies.add(job.job_id, job.array_id, job.array_index, job.request, job.user)
         if job.attempt is not None:
             self._dependencies.begun(job.job_id, job.attempt.intended_ms // 1000)
         if job.request.deadline_s is not None:
             heapq.heappush(self._timers, (job.request.deadline_s, job.job_id))
-        self._arrays.add(asked)
+        if job.attempt is None or job.attempt.placed:
+            self._arrays.add(self._asked(record, row.attempt))
         return job
 
     def _asked(self, record: JobRecord, attempt: AttemptRecord | None) -> Asked:
         request = record.request
-        shape = request.shape
-        if not shape.sites and self._runs_commands:
-            # A real command must not land on a site that only pretends; who wants one of those names it.
-            shape = type(shape)(
-                **{name: getattr(shape, name) for name in shape.__slots__ if name != "sites"}, sites=self._runs_commands
-            )
+        shape = replace(request.shape, sites=self._can_run(request))
         return Asked(
             job_id=record.job_id,
             shape=shape,
@@ -466,6 +565,22 @@ class Controller:
             running=(attempt.site, attempt.places) if attempt else None,
             start_s=attempt.intended_ms // 1000 if attempt else -1,
         )
+
+    def _can_run(self, request: Request) -> tuple[str, ...]:
+        """The sites whose engines can do what is asked, of those that it allows; empty: any."""
+        able = []
+        for site_id, driver in self.drivers.items():
+            can = driver.engine.capabilities
+            if (
+                # A real command must not land on a site that only pretends; who wants one of those names it.
+                (can.runs_commands or site_id in request.sites)
+                and (not request.sites or site_id in request.sites)
+                and (can.fractions or not 0 < request.gpu_milli < GPU_MILLI)
+                and (can.gangs or request.workers == 1)
+                and (not request.partition or driver.site.engine is EngineKind.SLURM)
+            ):
+                able.append(str(site_id))
+        return tuple(able) or request.sites
 
     def _look_up(self, job_id: JobId) -> list[Target]:
         """A job, or all tasks of the array that it is the first of, whether they have ended or not."""
@@ -494,6 +609,7 @@ class Controller:
         now = _Now(self._clock.now_ms())
         with self._live_lock:
             self._hear_people(now)
+            self._hear_operators(now)
             self._hear_sites(now)
             self._hear_clock(now)
             self._finish_cycle(now)
@@ -547,22 +663,135 @@ class Controller:
             raise InvariantBroken(
                 f"job {row.job.job_id} belongs to tenant {row.job.tenant}, whom the fleet does not have"
             )
-        job = self._know(row, self._asked(row.job, row.attempt))
+        job = self._know(row)
         if job.cancel:
             self._cancel(job, now, "cancelled on request")
         elif row.attempt is None:
             now.touched.add(job.job_id)
 
+    # --- what operators say of sites ---------------------------------------------------------------------------------
+
+    def _drives(self, site: SiteId) -> bool:
+        """Whether Watteau may start and stop attempts there now."""
+        return self.mode(site) is Mode.DRIVE and not self.fenced(site)
+
+    def _bar(self, site: SiteId) -> None:
+        """Nothing starts at a site that is silent, is not driven, or may still run attempts that nobody knows."""
+        driver = self.drivers.get(site)
+        barred = driver is None or bool(driver.silent_cause) or not self._drives(site) or site in self._unswept
+        self._arrays.bar(site, barred=barred)
+        self._dirty = True
+
+    def _let(self, site: SiteId) -> None:
+        """Tell the engine whether it may change anything."""
+        driver = self.drivers.get(site)
+        if driver is not None and driver.shared is not None:
+            driver.shared.may_change = self._drives(site)
+
+    def _hear_operators(self, now: _Now) -> None:
+        version = self._store.settings_version()
+        if version == self._settings_version:
+            return
+        before = {site: (self.mode(site), self.fenced(site)) for site in self.drivers}
+        self._settings_version = version
+        self._settings = {said.site: said for said in self._store.site_settings()}
+        for site in self.drivers:
+            if (self.mode(site), self.fenced(site)) != before[site]:
+                self._obey(site, now)
+
+    def _obey(self, site: SiteId, now: _Now) -> None:
+        """A site's mode has changed, or it was fenced, or is no longer."""
+        driver, drives = self.drivers[site], self._drives(site)
+        self._log.info("site set", site=site, mode=self.mode(site).value, fenced=self.fenced(site))
+        if not drives:
+            driver.reset()  # no command of ours reaches it any more
+            driver.show()
+        self._let(site)
+        if self.fenced(site):
+            self._lose_attempts(site, self.fenced(site), now)
+        names = [job.attempt.name for job in self._jobs.values() if job.attempt and job.attempt.site == site]
+        driver.adopt(names)  # what was decided and not sent is found to be absent, and decided anew
+        if drives and driver.shared is not None:
+            self._unswept.add(site)
+            driver.sweep(names)
+        self._bar(site)
+
+    def _lose_attempts(self, site: SiteId, why: str, now: _Now) -> None:
+        """Whatever the site would say, its attempts count as lost: each job may be started again, elsewhere."""
+        lost = [job for job in self._jobs.values() if job.attempt is not None and job.attempt.site == site]
+        for job in lost:
+            assert job.attempt is not None
+            self._ended(job, Observation(job.attempt.name, Seen.ENDED), now, Outcome.LOST, f"Its site was {why}.")
+
+    # --- what sites say ----------------------------------------------------------------------------------------------
+
     def _hear_sites(self, now: _Now) -> None:
         for site, driver in self.drivers.items():
-            for news in driver.drain():
-                match news:
-                    case Observation():
-                        self._observed(news, now)
-                    case Refused():
-                        self._refused(news, now)
-                    case Voice():
-                        self._voice(site, driver, news, now)
+            heard = driver.drain()
+            views = [news for news in heard if isinstance(news, Viewed)][-1:]
+            for seen in views:
+                self._dirty |= self._shared[site].see_ends(self._arrays, seen.view.jobs)
+            # Ends first: what runs now may stand where others have just left.
+            for news in sorted(heard, key=lambda news: isinstance(news, Observation) and news.seen is not Seen.ENDED):
+                self._hear(site, driver, news, now)
+            for seen in views:
+                self._viewed(site, seen, now)
+
+    def _hear(self, site: SiteId, driver: SiteDriver, news: News, now: _Now) -> None:
+        match news:
+            case Observation():
+                self._observed(news, now)
+            case Refused():
+                self._refused(news, now)
+            case Voice():
+                self._voice(site, driver, news, now)
+            case Swept():
+                if news.names:
+                    self._log.warning("stopped attempts that nobody knows", site=site, names=list(news.names))
+                self._unswept.discard(site)
+                self._bar(site)
+
+    def _viewed(self, site: SiteId, seen: Viewed, now: _Now) -> None:
+        shared = self._shared[site]
+        self._views[site] = seen.view
+        self._dirty |= shared.see_nodes(self._arrays, seen.nodes)
+        self.drivers[site].names = shared.names()
+        came, displaced = shared.see_starts(self._arrays, seen.view.jobs)
+        self._dirty |= came
+        self._displace(displaced)
+        for job in list(self._jobs.values()):
+            its = job.attempt
+            if its is not None and its.site == site and not its.placed and its.state is AttemptState.RUNNING:
+                self._stand(job, its, its.places, now)
+
+    def _displace(self, names: Iterable[str]) -> None:
+        """Others stand where these attempts were to be: their site starts them where and when it can."""
+        for name in names:
+            job = self._jobs[self._by_name[name]]
+            assert job.attempt is not None
+            job.attempt.placed = False
+            self._arrays.forget(job.job_id)
+            self._dirty = True
+
+    def _stand(self, job: _Job, attempt: _Attempt, places: tuple[Place, ...], now: _Now) -> tuple[Place, ...]:
+        """An attempt runs there, wherever it was planned to be; returns its places."""
+        shared = self._shared[attempt.site]
+        has_room, displaced = shared.stand(attempt.name, job.request.shape, places)
+        self._displace(displaced)
+        if not has_room:
+            self._log.warning("an attempt runs where others stand already", attempt=attempt.name)
+            if attempt.placed:
+                self._displace([attempt.name])
+        elif not attempt.placed:
+            record = self._store.live_by_id([job.job_id])[0].job
+            asked = replace(
+                self._asked(record, None), running=(attempt.site, places), start_s=attempt.intended_ms // 1000
+            )
+            attempt.places, attempt.placed, self._dirty = self._arrays.take_over(asked), True, True
+        elif not same_nodes(places, attempt.places):
+            attempt.places = self._arrays.move(job.job_id, attempt.site, places, now.now_ms // 1000)
+            self._dirty = True
+        return attempt.places
 
     def _observed(self, seen: Observation, now: _Now) -> None:
         job = self._jobs.get(self._by_name.get(seen.name, JobId(-1)))
@@ -570,23 +799,44 @@ class Controller:
             return
         attempt = job.attempt
         if attempt.state is AttemptState.UNKNOWN:
-            attempt.state = AttemptState.RUNNING
+            attempt.state = AttemptState.INTENDED if attempt.started_ms is None else AttemptState.RUNNING
             now.changes.append(Answers(job.job_id, attempt.number))
+        attempt.waits_for = seen.waits_for
         if seen.seen is Seen.ABSENT:
-            if attempt.state is AttemptState.INTENDED:
+            if attempt.state is not AttemptState.INTENDED:
+                self._ended(job, seen, now, Outcome.LOST, seen.cause or "the engine no longer knows the attempt")
+            elif self._drives(attempt.site):
                 now.acts.append(lambda: self._launch(job))  # written down, and then something happened: start it now
             else:
-                self._ended(job, seen, now, Outcome.LOST, seen.cause or "the engine no longer knows the attempt")
+                self._ended(
+                    job, seen, now, Outcome.LOST, "The site no longer takes jobs from Watteau; it had none yet."
+                )
         elif seen.seen is Seen.ENDED:
             self._ended(job, seen, now, seen.outcome or Outcome.LOST, seen.cause)
         elif attempt.state is AttemptState.INTENDED and seen.seen is Seen.RUNNING:
-            self._begun(job, attempt, seen.started_ms or now.now_ms, now)
+            self._begun(job, attempt, seen.started_ms or now.now_ms, now, seen.nodes)
         if job.cancel and job.attempt is not None and not attempt.stopping:
             self._stop(job, now)
 
-    def _begun(self, job: _Job, attempt: _Attempt, started_ms: int, now: _Now) -> None:
-        attempt.state, attempt.started_ms = AttemptState.RUNNING, started_ms
-        now.changes.append(Starts(job.job_id, attempt.number, started_ms))
+    def _begun(
+        self,
+        job: _Job,
+        attempt: _Attempt,
+        started_ms: int,
+        now: _Now,
+        nodes: tuple[str, ...] = (),
+        *,
+        over: bool = False,
+    ) -> None:
+        """`over`: it has ended since, so that it holds nothing any more."""
+        attempt.state, attempt.started_ms, attempt.waits_for = AttemptState.RUNNING, started_ms, ""
+        places, shared = None, self._shared.get(attempt.site)
+        if shared is not None:
+            planned = attempt.places
+            really = shared.places_on(nodes) or planned
+            stands = really if over else self._stand(job, attempt, really, now)
+            places = None if same_nodes(really, planned) else stands
+        now.changes.append(Starts(job.job_id, attempt.number, started_ms, places, nodes))
         self._dependencies.begun(job.job_id, now.now_ms // 1000)
         now.touched |= self._dependencies.dependents(job.job_id, job.array_id)
         self.figures.started += 1
@@ -601,7 +851,7 @@ class Controller:
         assert job.attempt is not None
         if job.attempt.state is AttemptState.INTENDED and seen.started_ms is not None:
             # It ran and ended between two looks at it: its story has both all the same.
-            self._begun(job, job.attempt, seen.started_ms, now)
+            self._begun(job, job.attempt, seen.started_ms, now, seen.nodes, over=True)
         requeue = (
             outcome is Outcome.LOST and job.request.requeue and not job.cancel and job.attempt.number < MOST_ATTEMPTS
         )
@@ -626,13 +876,19 @@ class Controller:
             )
         )
         del self._by_name[job.attempt.name]
+        if job.attempt.site in self._shared:
+            self._shared[job.attempt.site].leave(job.attempt.name)
+        was_placed = job.attempt.placed
         job.attempt = None
         self._dirty = True
         self.figures.ended += 1
         if requeue:
             job.reason, job.said, job.detail, job.said_detail = Reason.NONE, None, "", ""
-            job.queued = True
-            self._arrays.lose(job.job_id)
+            job.queued = was_placed
+            if was_placed:
+                self._arrays.lose(job.job_id)
+            else:
+                self._arrays.add(self._asked(self._store.live_by_id([job.job_id])[0].job, None))
             now.touched.add(job.job_id)
         else:
             self._forget(job, _STATE_OF[outcome], now)
@@ -641,21 +897,26 @@ class Controller:
         """The job has ended; whoever waited for that is looked at."""
         del self._jobs[job.job_id]
         self._unsaid.discard(job.job_id)
-        self._arrays.forget(job.job_id)
+        if self._arrays.knows(job.job_id):
+            self._arrays.forget(job.job_id)
         self._dirty = True
         now.touched |= self._dependencies.ended(job.job_id, state)
         now.touched.discard(job.job_id)
 
     def _voice(self, site: SiteId, driver: SiteDriver, voice: Voice, now: _Now) -> None:
+        """R3: the attempts of a site that falls silent are unknown; they keep their places and are not restarted."""
         self._silent_since_ms[site] = now.now_ms
-        self._arrays.bar(site, barred=not voice.heard)
-        self._dirty = True
+        self._bar(site)
+        never_sent = set() if voice.heard else driver.take_back_starts()
         names = []
-        for job in self._jobs.values():
-            if job.attempt is None or job.attempt.site != site:
+        for job in [job for job in self._jobs.values() if job.attempt is not None and job.attempt.site == site]:
+            assert job.attempt is not None
+            if job.attempt.name in never_sent:
+                cause = f"Its site fell silent before it was told of it: {voice.cause}"
+                self._ended(job, Observation(job.attempt.name, Seen.ENDED), now, Outcome.LOST, cause)
                 continue
             names.append(job.attempt.name)
-            if not voice.heard and job.attempt.state is AttemptState.RUNNING:
+            if not voice.heard and job.attempt.state is not AttemptState.UNKNOWN:
                 job.attempt.state = AttemptState.UNKNOWN
                 now.changes.append(FallsSilent(job.job_id, job.attempt.number, voice.cause))
         if voice.heard:
@@ -688,6 +949,8 @@ class Controller:
     def _stop(self, job: _Job, now: _Now) -> None:
         attempt = job.attempt
         assert attempt is not None
+        if not self._drives(attempt.site):
+            return  # it is asked again when the site is driven again
         attempt.stopping = True
         now.acts.append(lambda: self.drivers[attempt.site].stop(attempt.name, Outcome.CANCELLED))
 
@@ -754,6 +1017,8 @@ class Controller:
             job.detail = job.said_detail = ""
             self._unsaid.discard(job.job_id)
             self._by_name[name] = job.job_id
+            if start.site in self._shared:
+                self._shared[start.site].plan(name, job.request.shape, start.places)
             now.changes.append(Intends(job.job_id, job.attempts, name, start.site, start.places))
             now.acts.append(lambda job=job: self._launch(job))  # type: ignore[misc]
         for job_id, reason in stepped.reasons:
@@ -764,9 +1029,25 @@ class Controller:
                 now.changes.append(Finishes(job_id, JobState.UNSCHEDULABLE, reason, ""))
                 self._forget(waiting, JobState.UNSCHEDULABLE, now)
             else:
-                self._set_reason(waiting, reason, "")
+                self._set_reason(waiting, *self._in_words(waiting, reason))
         if now.touched:  # a job that will never start ends others that depend on it
             self._settle(now)
+
+    def _in_words(self, job: _Job, reason: Reason) -> tuple[Reason, str]:
+        """The core sees closed nodes; why a site is closed to jobs is known here."""
+        if reason is not Reason.NOT_OPEN_YET:
+            return reason, ""
+        may_use = self._can_run(job.request)
+        silent, not_driven = [], []
+        for site, driver in self.drivers.items():
+            if may_use and site not in may_use:
+                continue
+            if not self._drives(site):
+                not_driven.append(f"{site} is {self.fenced(site) or f'in mode {self.mode(site).value}'}")
+            elif driver.silent_cause:
+                silent.append(f"{site}: {driver.silent_cause}")
+        detail = "; ".join(silent + not_driven)[:_MOST_DETAIL]
+        return (Reason.SITE_UNREACHABLE if silent else reason), detail
 
     def _say(self, now: _Now) -> None:
         """Write reasons down: the first one of a job at once, later ones gathered, since they may change many times."""
@@ -784,7 +1065,7 @@ class Controller:
 
     def _launch(self, job: _Job) -> None:
         attempt = job.attempt
-        if attempt is None:
+        if attempt is None or not self._drives(attempt.site):
             return
         driver = self.drivers[attempt.site]
         request = job.request
@@ -809,6 +1090,7 @@ class Controller:
                 cpu_milli=request.cpu_milli,
                 memory_mib=request.memory_mib,
                 places=driver.worker_places(attempt.places),
+                partition=request.partition,
                 array_id=job.array_id,
                 array_index=job.array_index,
                 simulated_runtime_s=_slept_s(request) if driver.site.engine is EngineKind.SIMULATED else None,
@@ -820,7 +1102,7 @@ class Controller:
         seq, rows = self._store.live_jobs()
         jobs = list(rows)
         if self._store.last_seq() == self._cursor == seq:  # else something came in meanwhile: another time
-            self._check_digest([self._asked(row.job, row.attempt) for row in jobs])
+            self._check_digest(jobs)
 
 
 _STATE_OF = {

@@ -504,6 +504,14 @@ class LiveState:
             )
         return result
 
+    def stand_ins(self) -> list[Asked]:
+        """The running jobs that stand for those of other people: their ids are below zero."""
+        return [
+            asked if self._state.jobs[row].state == layout.RUNNING else replace(asked, running=None)
+            for row, asked in enumerate(self._asked)
+            if asked is not None and asked.job_id < 0
+        ]
+
     def shape(self, job_id: JobId) -> Shape:
         """What the core was told that a job asks for."""
         asked = self._asked[self._row[job_id]]

@@ -12,7 +12,17 @@ from watteau.domain.fleet import Engine as EngineKind
 from watteau.domain.fleet import Site
 from watteau.domain.records import Place
 from watteau.domain.requests import Outcome
-from watteau.engines.contract import Engine, EngineUnreachable, Launch, Observation, WorkerPlace
+from watteau.domain.sites import SiteNode
+from watteau.domain.units import PoolId
+from watteau.engines.contract import (
+    Engine,
+    EngineUnreachable,
+    Launch,
+    Observation,
+    SharedEngine,
+    SiteView,
+    WorkerPlace,
+)
 
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.2, 10.0
 #: A silent engine is noticed at the latest after this long, also when nothing is asked of it.
@@ -35,8 +45,25 @@ class Voice:
     cause: str = ""
 
 
-News = Observation | Refused | Voice
-_Command = tuple[Literal["start", "stop", "adopt"], Launch | tuple[str, Outcome] | tuple[str, ...]]
+@dataclass(frozen=True, slots=True)
+class Viewed:
+    """What a site that others use, too, shows of itself, and which nodes of ours its nodes are."""
+
+    view: SiteView
+    nodes: tuple[SiteNode, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """Attempts that nobody knows any more were stopped: of a fence, or of another life."""
+
+    names: tuple[str, ...]
+
+
+News = Observation | Refused | Voice | Viewed | Swept
+_Command = tuple[Literal["start", "stop", "adopt", "sweep", "show"], Launch | tuple[str, Outcome] | tuple[str, ...]]
+#: Writes down what a site shows, in the site's own thread, and says which nodes of ours its nodes are.
+Record = Callable[[SiteView], tuple[SiteNode, ...]]
 #: What is carried out in one go: one command, or several starts.
 _Batch = tuple[_Command, ...]
 
@@ -47,14 +74,27 @@ class SiteDriver:
     `may_act` is asked before each start: whoever no longer leads starts nothing.
     """
 
-    def __init__(self, site: Site, engine: Engine, may_act: Callable[[], bool], wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        site: Site,
+        engine: Engine,
+        may_act: Callable[[], bool],
+        wake: Callable[[], None],
+        record: Record | None = None,
+    ) -> None:
         self.site = site
         self.engine = engine
+        self.shared = engine if isinstance(engine, SharedEngine) else None
+        #: What the engine calls our nodes, where it has names of its own.
+        self.names: dict[tuple[PoolId, int], str] = {}
+        self._record = record
+        self._view: SiteView | None = None  # the last one; of the thread alone
         self.silent_cause = ""  # "": the engine answers
         self._may_act = may_act
         self._wake = wake
         self._state = threading.Condition()  # guards all below
         self._commands: deque[_Command] = deque()
+        self._tried = 0  # so many of the commands have been given to the engine, and not been answered yet
         self._news: deque[News] = deque()
         self._changed = False
         self._closed = False
@@ -66,6 +106,8 @@ class SiteDriver:
 
     def node_name(self, place: Place) -> str:
         """What the engine calls a node of ours. This machine is one node; simulated ones are numbered in their pool."""
+        if self.shared is not None:
+            return self.names.get((place.pool, place.node), "")
         if self.site.engine is EngineKind.LOCAL:
             return self.engine.capacity()[0].node
         return simulated_node(place.pool, place.node)
@@ -87,6 +129,23 @@ class SiteDriver:
         if names:
             self._give(("adopt", tuple(names)))
 
+    def sweep(self, live: Sequence[str]) -> None:
+        """Stop attempts at the site that are not among these."""
+        self._give(("sweep", tuple(live)))
+
+    def show(self) -> None:
+        """Tell once more what the site showed last: who leads now may not have heard it, nor written it down."""
+        self._give(("show", ()))
+
+    def take_back_starts(self) -> set[str]:
+        """Starts that were never given to the engine are given up; returns their names."""
+        with self._state:
+            kept = [command for at, command in enumerate(self._commands) if at < self._tried or command[0] != "start"]
+            taken = {each[1].name for each in self._commands if isinstance(each[1], Launch)}
+            taken -= {each[1].name for each in kept if isinstance(each[1], Launch)}
+            self._commands = deque(kept)
+        return taken
+
     def drain(self) -> list[News]:
         """What was heard since the last call, oldest first."""
         with self._state:
@@ -99,6 +158,7 @@ class SiteDriver:
         with self._state:
             self._term += 1
             self._commands.clear()
+            self._tried = 0
             self._news.clear()
 
     def close(self) -> None:
@@ -130,9 +190,12 @@ class SiteDriver:
                 idle = not self._changed and not self._commands
                 self._changed = False
                 batch = self._next_batch()
+                may_act = not batch or batch[0][0] in ("adopt", "show") or self._may_act()
+                if may_act:
+                    self._tried = max(self._tried, len(batch))
                 term = self._term
             try:
-                if batch and batch[0][0] == "start" and not self._may_act():
+                if not may_act:
                     retry_s = (
                         _FIRST_RETRY_S  # perhaps it leads again in a moment; if not, `reset` takes the command away
                     )
@@ -141,6 +204,7 @@ class SiteDriver:
                 if idle:
                     self.engine.capacity()
                 news += self.engine.changes()
+                news += self._look()
                 retry_s = 0.0
             except EngineUnreachable as silence:
                 retry_s = min(_LAST_RETRY_S, 2 * retry_s) or _FIRST_RETRY_S
@@ -161,6 +225,7 @@ class SiteDriver:
                     for command in batch:
                         if self._commands and self._commands[0] is command:
                             self._commands.popleft()
+                    self._tried = 0
             if self.silent_cause:
                 self.silent_cause = ""
                 news.insert(0, Voice(True))
@@ -185,7 +250,24 @@ class SiteDriver:
                 self.engine.stop(name, why)
             case ("adopt", names):
                 return self.engine.adopt(names)  # type: ignore[arg-type]
+            case ("sweep", live) if self.shared is not None:
+                left = self.shared.leftovers(live)  # type: ignore[arg-type]
+                for name in left:
+                    self.engine.stop(name, Outcome.CANCELLED)
+                return [Swept(tuple(left))]
+            case ("show", _):
+                return self._show()
         return []
+
+    def _look(self) -> Sequence[News]:
+        view = self.shared.look() if self.shared is not None else None
+        if view is None:
+            return []
+        self._view = view
+        return self._show()
+
+    def _show(self) -> Sequence[News]:
+        return [Viewed(self._view, self._record(self._view))] if self._view is not None and self._record else []
 
     def _tell(self, term: int, news: Sequence[News]) -> None:
         if not news:

@@ -148,8 +148,8 @@ def _put_together(fleet_file: Path | None, db: str | None, folder: Path, policy:
         fleet = _with_france(fleet)
     engines: dict[SiteId, Engine] = {}
     for site in fleet.sites:
-        if site.mode is Mode.DRIVE:
-            engines[site.id] = _engine(site, machine, folder, clock)
+        if site.mode is Mode.DRIVE or site.slurm is not None:
+            engines[site.id] = _engine(site, fleet, machine, folder, clock)
     try:
         store = Store(_url(db, folder))
     except (StoreUnavailable, ValueError) as gone:
@@ -172,8 +172,10 @@ def _with_france(fleet: Fleet) -> Fleet:
     return replace(france, sites=fleet.sites + simulated).with_tenants([MACHINE])
 
 
-def _engine(site: Site, machine: Machine, folder: Path, clock: Clock) -> Engine:
-    """The engine that a driven site names. Raises InputError for one that cannot be driven (yet)."""
+def _engine(site: Site, fleet: Fleet, machine: Machine, folder: Path, clock: Clock) -> Engine:
+    """The engine that a site names. Raises InputError for one that cannot be driven (yet)."""
+    if site.engine is EngineKind.SLURM:
+        return _slurm(site, fleet, clock)
     if site.engine is EngineKind.LOCAL:
         if len(site.pools) != 1 or site.nodes(site.pools[0].id) != 1:
             raise _wrong(f"site {site.id}", "a local site of several nodes", "one pool of one node: this machine")
@@ -199,8 +201,26 @@ def _engine(site: Site, machine: Machine, folder: Path, clock: Clock) -> Engine:
             for number in range(site.nodes(pool.id))
         ]
         return SimulatedEngine(nodes, clock.now_ms, folder=folder / "simulated" / site.id)
-    expected = "engine `local` or `simulated` (or mode `observe`, which drives nothing)"
+    expected = "engine `local`, `simulated` or `slurm`"
     raise _wrong(f"site {site.id}", f"engine {site.engine.value}, which this version cannot drive", expected)
+
+
+def _slurm(site: Site, fleet: Fleet, clock: Clock) -> Engine:
+    # Only who has a Slurm site waits for these imports.
+    from watteau.engines.slurm.engine import SlurmEngine
+    from watteau.engines.slurm.reach import reach
+
+    if site.slurm is None:
+        raise _wrong(f"site {site.id}", "engine slurm, and no word on how to reach it", "a table [sites.slurm]")
+    tenants = {tenant.id for _, tenant in fleet.tenants.walk()}
+    by_account = dict(site.slurm.accounts)
+    others = site.slurm.tenant
+
+    def tenant_of(account: str) -> TenantId:
+        known = by_account.get(account) or others or TenantId(account)
+        return known if known in tenants else fleet.tenants.id
+
+    return SlurmEngine(site.id, site.slurm, reach(site.slurm, clock), clock.now_ms, tenant_of=tenant_of)
 
 
 def _url(db: str | None, folder: Path) -> str:

@@ -44,7 +44,7 @@ class SlurmJob:
     gpus: int  # all nodes together; so are the next two
     cpus: int
     memory_mib: int
-    held: tuple[Held, ...]  # on each node, while it runs, where Slurm says so; else spread evenly
+    held: tuple[Held, ...]  # on each node, of a running or ended job, where Slurm says so; else spread evenly
     exit_code: int | None  # decoded; None: not ended, or ended by a signal
     signal: int | None
     restarts: int
