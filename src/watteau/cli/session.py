@@ -201,6 +201,18 @@ def zone() -> ZoneInfo:
     return ZoneInfo("UTC")
 
 
+def moment(text: str | None, option: str, at: datetime) -> datetime | None:
+    """What a person wrote as a time: 2026-06-01, 2026-06-01T08:00, now-7days; None for None."""
+    from watteau.workload.slurm_values import Unreadable, moment_s
+
+    if text is None:
+        return None
+    try:
+        return datetime.fromtimestamp(0, at.tzinfo) + timedelta(seconds=moment_s(text, at))
+    except (Unreadable, OverflowError) as error:
+        fail(f"{option}: {text!r}; expected {error}")
+
+
 def local(moment: datetime | None, to: Literal["minutes", "seconds", "milliseconds"] = "seconds") -> str:
     """A moment as the reader's clock shows it, with the zone unless it is to the minute; "" for none."""
     if moment is None:

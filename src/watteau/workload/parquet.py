@@ -69,8 +69,7 @@ def write_workload(workload: Workload, path: Path) -> None:
     )
     fields = _REQUIRED + [field for field in _OPTIONAL if getattr(workload, field.name) is not None]
     schema = pa.schema(fields, metadata={_KEY: header.model_dump_json(exclude_none=True)})
-    if not path.parent.is_dir():
-        raise InputError(str(path), [Fault(0, "", "no such folder", "a place that can be written")])
+    check_place(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         try:
@@ -84,6 +83,12 @@ def write_workload(workload: Workload, path: Path) -> None:
     except OSError as error:
         fault = Fault(0, "", error.strerror or str(error), "a place that can be written")
         raise InputError(str(path), [fault]) from None
+
+
+def check_place(path: Path) -> None:
+    """Refuse a place in no folder, before a long run has something to write there. Raises InputError."""
+    if not path.parent.is_dir():
+        raise InputError(str(path), [Fault(0, "", "no such folder", "a place that can be written")])
 
 
 def read_parquet(path: Path, progress: Progress | None = None) -> Workload:

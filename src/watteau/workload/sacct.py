@@ -1,5 +1,6 @@
 """Slurm's `sacct --parsable2` export: which lines are jobs, and what their times, resources and limits mean."""
 
+import re
 import zoneinfo
 from collections import Counter
 from collections.abc import Iterable
@@ -171,12 +172,13 @@ def read_sacct(
 def _check_header(faults: Faults, line: int, header: tuple[str, ...]) -> None:
     if not header[-1]:
         raise faults.fail(line, "", "a | at the end of the header, as --parsable writes it", "sacct --parsable2")
+    if re.match(_JOB_ID, header[0]):
+        raise faults.fail(line, "", "a job where the header should be", f"what `{COMMAND}` writes (no --noheader)")
     check_no_duplicates(faults, line, header)
     for group in NEEDED:
         if not set(group) & set(header):
-            faults.add(
-                line, " or ".join(group), f"no such column among {', '.join(header)}", f"what `{COMMAND}` writes"
-            )
+            expected = "that one, too" if faults.total else f"what `{COMMAND}` writes"
+            faults.add(line, " or ".join(group), f"no such column among {', '.join(header)}", expected)
     faults.raise_if_any()
 
 
