@@ -196,8 +196,16 @@ def _read(path: Path, timezone: str, read: Callable[..., Workload] = read_worklo
     console = Console(stderr=True)
     columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("reading", total=path.stat().st_size if path.is_file() else None)
+        task = progress.add_task("reading", total=_size(path))
         return read(path, timezone=timezone, progress=lambda done: progress.update(task, completed=done))
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file; None for what is none or may not be looked at, of which the reader says what is wrong."""
+    try:
+        return path.stat().st_size if path.is_file() else None
+    except (OSError, ValueError):
+        return None
 
 
 @contextmanager

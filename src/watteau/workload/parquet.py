@@ -87,8 +87,12 @@ def write_workload(workload: Workload, path: Path) -> None:
 
 def check_place(path: Path) -> None:
     """Refuse a place in no folder, before a long run has something to write there. Raises InputError."""
-    if not path.parent.is_dir():
-        raise InputError(str(path), [Fault(0, "", "no such folder", "a place that can be written")])
+    try:
+        found = "" if path.parent.is_dir() else "no such folder"
+    except (OSError, ValueError) as error:  # a folder above may not be read; a zero byte in the path
+        found = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if found:
+        raise InputError(str(path), [Fault(0, "", found, "a place that can be written")])
 
 
 def read_parquet(path: Path, progress: Progress | None = None) -> Workload:

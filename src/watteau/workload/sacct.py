@@ -153,7 +153,7 @@ def read_sacct(
     faults.raise_if_any()
     if not columns.rows:
         raise no_jobs(
-            faults, "; ".join(["no job that ended", *(f"{count} {what}" for what, count in left_out.items())])
+            faults, "; ".join(["no job that ended", *(f"{count} {what}" for what, count in left_out.items() if count)])
         )
     used = {name for group in NEEDED for name in group} | set(_OPTIONAL)
     unused = sorted(set(header) - used)
