@@ -874,9 +874,7 @@ class Controller:
             elif self._drives(attempt.site):
                 now.acts.append(lambda: self._launch(job))  # written down, and then something happened: start it now
             else:
-                self._ended(
-                    job, seen, now, Outcome.LOST, "The site no longer takes jobs from Watteau; it had none yet."
-                )
+                self._take_back(job, now, "The site no longer takes jobs from Watteau, and was not told of it.")
         elif seen.seen is Seen.ENDED:
             self._ended(job, seen, now, seen.outcome or Outcome.LOST, seen.cause)
         elif attempt.state is AttemptState.INTENDED and seen.seen is Seen.RUNNING:
@@ -913,14 +911,19 @@ class Controller:
             seen = Observation(refused.name, Seen.ENDED)
             self._ended(job, seen, now, Outcome.FAILED, f"{SENTENCE[Reason.LAUNCH_REFUSED]} {refused.cause}")
 
-    def _ended(self, job: _Job, seen: Observation, now: _Now, outcome: Outcome, cause: str) -> None:
+    def _take_back(self, job: _Job, now: _Now, cause: str) -> None:
+        """Its site was never asked to start the attempt: the job waits again, and this was no try."""
+        assert job.attempt is not None
+        self._ended(job, Observation(job.attempt.name, Seen.ENDED), now, Outcome.LOST, cause, given=False)
+
+    def _ended(
+        self, job: _Job, seen: Observation, now: _Now, outcome: Outcome, cause: str, *, given: bool = True
+    ) -> None:
         assert job.attempt is not None
         if job.attempt.state is AttemptState.INTENDED and seen.started_ms is not None:
             # It ran and ended between two looks at it: its story has both all the same.
             self._begun(job, job.attempt, seen.started_ms, now, seen.nodes, over=True)
-        requeue = (
-            outcome is Outcome.LOST and job.request.requeue and not job.cancel and job.attempt.number < MOST_ATTEMPTS
-        )
+        requeue = outcome is Outcome.LOST and not job.cancel and (not given or self._may_try_again(job))
         if outcome is Outcome.CANCELLED and job.detail:
             cause = job.detail
         now.changes.append(
@@ -939,6 +942,7 @@ class Controller:
                     "cpu_ms": seen.cpu_ms,
                     "enforced": list(seen.enforced),
                 },
+                given=given,
             )
         )
         del self._by_name[job.attempt.name]
@@ -959,6 +963,13 @@ class Controller:
         else:
             self._forget(job, _STATE_OF[outcome], now)
 
+    def _may_try_again(self, job: _Job) -> bool:
+        """Whether a job whose attempt was lost may have another one."""
+        if not job.request.requeue or job.attempts < MOST_ATTEMPTS:
+            return job.request.requeue
+        ends = [event for event in self._store.story(job.job_id) if event.kind is EventKind.ENDED]
+        return 1 + sum(event.data.get("given", True) for event in ends) < MOST_ATTEMPTS
+
     def _forget(self, job: _Job, state: JobState, now: _Now) -> None:
         """The job has ended; whoever waited for that is looked at."""
         del self._jobs[job.job_id]
@@ -978,8 +989,7 @@ class Controller:
         for job in [job for job in self._jobs.values() if job.attempt is not None and job.attempt.site == site]:
             assert job.attempt is not None
             if job.attempt.name in never_sent:
-                cause = f"Its site fell silent before it was told of it: {voice.cause}"
-                self._ended(job, Observation(job.attempt.name, Seen.ENDED), now, Outcome.LOST, cause)
+                self._take_back(job, now, f"Its site fell silent before it was told of it: {voice.cause}")
                 continue
             names.append(job.attempt.name)
             if not voice.heard and job.attempt.state is not AttemptState.UNKNOWN:

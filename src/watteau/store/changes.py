@@ -220,7 +220,7 @@ def _end(change: Ends) -> Mapping[str, Any]:
         "signal": change.signal,
         "cause": change.cause,
         "used": dict(change.used),
-    }
+    } | ({} if change.given else {"given": False})
 
 
 def _finish(job: _Job) -> Mapping[str, Any]:
