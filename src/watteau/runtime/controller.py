@@ -923,7 +923,9 @@ class Controller:
         if job.attempt.state is AttemptState.INTENDED and seen.started_ms is not None:
             # It ran and ended between two looks at it: its story has both all the same.
             self._begun(job, job.attempt, seen.started_ms, now, seen.nodes, over=True)
-        requeue = outcome is Outcome.LOST and not job.cancel and (not given or self._may_try_again(job))
+        if outcome is Outcome.LOST and job.cancel:
+            outcome = Outcome.CANCELLED  # it was to end, and has
+        requeue = outcome is Outcome.LOST and (not given or self._may_try_again(job))
         if outcome is Outcome.CANCELLED and job.detail:
             cause = job.detail
         now.changes.append(
