@@ -20,9 +20,10 @@ from watteau.domain.fleet import Fleet, Site
 from watteau.domain.jobs import Workload
 from watteau.domain.sites import SiteJob
 from watteau.domain.units import SiteId, TenantId, from_epoch_s, to_epoch_s
-from watteau.engines.contract import EngineUnreachable, NoAccounting
+from watteau.engines.contract import EngineUnreachable, NoAccounting, SharedEngine
 from watteau.engines.slurm.facts import TokenRefused
 from watteau.runtime.clock import Clock
+from watteau.runtime.diff import assign
 from watteau.simulation.history import by_day, gpus_there, workload_of
 from watteau.workload.formats import read_workload, write_workload
 from watteau.workload.scale import submitted_between
@@ -76,7 +77,7 @@ def _span(since: str | None, until: str | None) -> tuple[int, int]:
         raise InputError("--since", [Fault(0, "", found, "a time before --until")])
     if began >= at:
         raise InputError("--since", [Fault(0, "", f"{began.isoformat()}, which is to come", "a time that is past")])
-    return int(began.timestamp() * 1_000), int(min(ended, at).timestamp() * 1_000)
+    return 1_000 * int(began.timestamp()), 1_000 * int(min(ended, at).timestamp())
 
 
 def between(workload: Workload, since: str | None, until: str | None) -> Workload:
@@ -172,7 +173,7 @@ def _jobs_of(
         try:
             # Where all nodes have one model, nobody could choose: it says nothing of what a job needs.
             if len({pool.gpu_model for pool in site.pools}) > 1:
-                gpu_models |= {(site.id, node.node): node.gpu_model for node in engine.capacity()}
+                gpu_models |= _gpu_models(site, engine)
             yield from by_day(engine, asked.since_ms, asked.until_ms, progress)
         finally:
             engine.close()
@@ -184,6 +185,14 @@ def _jobs_of(
         )
     except (EngineUnreachable, TokenRefused) as gone:
         stop(f"site {site.id}: {clean(str(gone))}", Exit.NOT_REACHABLE)
+
+
+def _gpu_models(site: Site, engine: SharedEngine) -> dict[tuple[SiteId, str], str]:
+    """(site, node) -> the model of its pool, of each node that stands in one."""
+    engine.capacity()  # waits until the site was seen
+    view = engine.look()
+    model = {pool.id: pool.gpu_model for pool in site.pools}
+    return {} if view is None else {(site.id, node.node): model[node.pool] for node in assign(site, view, ())}
 
 
 def _kept_file(asked: Asked) -> Path:
