@@ -84,10 +84,18 @@ def usage(
         print_json(found)
         return
     rows = [
-        [each.key, f"{each.gpu_hours:,.3f}", f"{each.cpu_hours:,.3f}", f"{each.jobs:,}", f"{each.attempts:,}"]
+        [
+            each.key,
+            f"{each.gpu_hours:,.3f}",
+            f"{each.cpu_hours:,.3f}",
+            f"{each.jobs:,}",
+            f"{each.by_hand_jobs:,}",
+            f"{each.attempts:,}",
+        ]
         for each in found.usage
     ]
-    print_table([by.value.upper(), "GPU-HOURS", "CORE-HOURS", "JOBS", "ATTEMPTS"], rows, right=range(1, 5), long=[0])
+    headings = [by.value.upper(), "GPU-HOURS", "CORE-HOURS", "JOBS", "BY HAND", "ATTEMPTS"]
+    print_table(headings, rows, right=range(1, 6), long=[0])
     typer.echo(f"from {local(found.since)} to {local(found.until)}", err=True)
 
 

@@ -74,7 +74,7 @@ def report_usage(
     ] = None,
     until: Annotated[AwareDatetime | None, Query(description="Up to then; now when left out.")] = None,
 ) -> UsageView:
-    """GPU-hours and core-hours of attempts in [since, until), of jobs that the caller may see."""
+    """GPU-hours and core-hours in [since, until), of jobs that the caller may see, jobs by hand among them."""
     services = access.services
     until_ms = services.now_ms() if until is None else _in_range(until, "until")
     since_ms = max(until_ms - _USAGE_SPAN_MS, 0) if since is None else _in_range(since, "since")
@@ -89,6 +89,7 @@ def report_usage(
             UsageLine(
                 key=row.key,
                 jobs=row.jobs,
+                by_hand_jobs=row.by_hand_jobs,
                 attempts=row.attempts,
                 gpu_hours=round(row.gpu_milli_ms / 1000 / _MS_PER_HOUR, 3),
                 cpu_hours=round(row.cpu_milli_ms / 1000 / _MS_PER_HOUR, 3),

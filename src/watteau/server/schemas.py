@@ -483,8 +483,9 @@ class UsageLine(_View):
     """What one tenant, user or site used."""
 
     key: str = Field(description="The tenant, user or site.", examples=["alpha"])
-    jobs: int = Field(description="Jobs that used something.", examples=[41])
-    attempts: int = Field(description="Attempts that ran.", examples=[43])
+    jobs: int = Field(description="Jobs that used something, with those by hand.", examples=[41])
+    by_hand_jobs: int = Field(0, description="Of them, jobs that people gave to a site's own scheduler.", examples=[3])
+    attempts: int = Field(description="Attempts that ran; a job by hand counts as one.", examples=[43])
     gpu_hours: float = Field(description="GPU-hours, rounded to a thousandth.", examples=[12.5])
     cpu_hours: float = Field(description="CPU-core-hours, rounded to a thousandth.", examples=[200.0])
     gpu_milli_ms: int = Field(description="The same exactly: thousandths of a GPU times milliseconds.")
