@@ -13,7 +13,7 @@ import typer
 
 from watteau.cli.exits import Exit
 from watteau.cli.inputs import load_fleet
-from watteau.cli.session import clean, moment, now, warn
+from watteau.cli.session import clean, given_moment, now, warn
 from watteau.cli.session import fail as stop
 from watteau.domain.errors import Fault, InputError
 from watteau.domain.fleet import Fleet, Site
@@ -70,8 +70,8 @@ def _span(since: str | None, until: str | None) -> tuple[int, int]:
     before, unless said otherwise. Raises InputError for one that is empty or has not begun.
     """
     at = now()
-    ended = moment(until, "--until", at) or datetime(*at.astimezone(UTC).timetuple()[:3], tzinfo=UTC)
-    began = moment(since, "--since", at) or ended - _YEAR
+    ended = given_moment(until, "--until", at) or datetime(*at.astimezone(UTC).timetuple()[:3], tzinfo=UTC)
+    began = given_moment(since, "--since", at) or ended - _YEAR
     if began >= ended:
         found = f"{began.isoformat()}, which is not before {ended.isoformat()}"
         raise InputError("--since", [Fault(0, "", found, "a time before --until")])
@@ -83,7 +83,7 @@ def _span(since: str | None, until: str | None) -> tuple[int, int]:
 def between(workload: Workload, since: str | None, until: str | None) -> Workload:
     """The jobs of a workload with dates that arrived then, as a person wrote it. Raises InputError."""
     at = now()
-    began, ended = moment(since, "--since", at), moment(until, "--until", at)
+    began, ended = given_moment(since, "--since", at), given_moment(until, "--until", at)
     if began and ended and began >= ended:
         raise InputError("--since", [Fault(0, "", f"{since}, which is not before {until}", "a time before --until")])
     return submitted_between(

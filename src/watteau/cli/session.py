@@ -185,6 +185,18 @@ def now() -> datetime:
     return datetime.fromtimestamp(Clock().now_ms() / 1_000, zone())
 
 
+def given_moment(text: str | None, option: str, at: datetime) -> datetime | None:
+    """A moment that someone gave to an option, as Slurm's commands read them; None: they did not. Else it ends."""
+    from watteau.workload.slurm_values import Unreadable, moment_s
+
+    if text is None:
+        return None
+    try:
+        return datetime.fromtimestamp(0, at.tzinfo) + timedelta(seconds=moment_s(text, at))
+    except (Unreadable, OverflowError) as error:
+        fail(f"{option}: {text!r}; expected {error}")
+
+
 def zone() -> ZoneInfo:
     """The reader's zone: TZ, else the machine's, else UTC. By name, so that it knows when the clocks change."""
     names = [os.environ.get("TZ", "").removeprefix(":")]
@@ -199,18 +211,6 @@ def zone() -> ZoneInfo:
         except (ZoneInfoNotFoundError, ValueError, OSError):
             continue
     return ZoneInfo("UTC")
-
-
-def moment(text: str | None, option: str, at: datetime) -> datetime | None:
-    """What a person wrote as a time: 2026-06-01, 2026-06-01T08:00, now-7days; None for None."""
-    from watteau.workload.slurm_values import Unreadable, moment_s
-
-    if text is None:
-        return None
-    try:
-        return datetime.fromtimestamp(0, at.tzinfo) + timedelta(seconds=moment_s(text, at))
-    except (Unreadable, OverflowError) as error:
-        fail(f"{option}: {text!r}; expected {error}")
 
 
 def local(moment: datetime | None, to: Literal["minutes", "seconds", "milliseconds"] = "seconds") -> str:
