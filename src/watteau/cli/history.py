@@ -1,7 +1,7 @@
 """The accounting of Slurm sites as a workload, for commands: whose, of which days, and kept for the next time."""
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -18,9 +18,9 @@ from watteau.cli.session import fail as stop
 from watteau.domain.errors import Fault, InputError
 from watteau.domain.fleet import Fleet, Site
 from watteau.domain.jobs import Workload
-from watteau.domain.sites import SiteJob
+from watteau.domain.sites import SiteJob, SiteNode
 from watteau.domain.units import SiteId, TenantId, from_epoch_s, to_epoch_s
-from watteau.engines.contract import EngineUnreachable, NoAccounting, SharedEngine
+from watteau.engines.contract import EngineUnreachable, NoAccounting
 from watteau.engines.slurm.facts import TokenRefused
 from watteau.runtime.clock import Clock
 from watteau.runtime.diff import assign
@@ -43,6 +43,7 @@ Until = Annotated[
 #: Part of the name of what is kept: a change in how accounting becomes a workload makes older files void.
 _VERSION = 1
 _KEPT = 20
+_PAGE = 1_000
 _LAST_S = to_epoch_s(datetime(2200, 1, 1, tzinfo=UTC))
 _YEAR = timedelta(days=365)
 
@@ -57,12 +58,14 @@ class Asked:
     sites: tuple[tuple[Fleet, Site], ...]
     since_ms: int
     until_ms: int
+    db: str | None = None  # what Watteau itself recorded of their jobs, in this database, instead of their accounting
 
     @property
     def source(self) -> str:
         """For people."""
+        what = "accounting" if self.db is None else "record"
         since, until = (f"{from_epoch_s(ms // 1_000):%Y-%m-%d}" for ms in (self.since_ms, self.until_ms))
-        return f"accounting of {', '.join(site.id for _, site in self.sites)}, {since} to {until}"
+        return f"{what} of {', '.join(site.id for _, site in self.sites)}, {since} to {until}"
 
 
 def _span(since: str | None, until: str | None) -> tuple[int, int]:
@@ -91,15 +94,20 @@ def between(workload: Workload, since: str | None, until: str | None) -> Workloa
     )
 
 
-def asked_for(names: Sequence[str], fleet: Fleet, fleet_file: Path, since: str | None, until: str | None) -> Asked:
-    """The accounting of `SITE` of the fleet, or of `FILE:SITE` of another fleet file. Raises InputError."""
+def asked_for(
+    names: Sequence[str], fleet: Fleet, fleet_file: Path, since: str | None, until: str | None, db: str | None = None
+) -> Asked:
+    """The accounting of `SITE` of the fleet, or of `FILE:SITE` of another fleet file; or what a database has of it.
+
+    Raises InputError.
+    """
     sites: list[tuple[Fleet, Site]] = []
     for name in dict.fromkeys(names):
         file, colon, site_id = name.rpartition(":")
         path = Path(file) if colon else fleet_file
         of = load_fleet(path) if colon else fleet
-        sites.append((of, _site(of, site_id, path)))
-    return Asked(tuple(sites), *_span(since, until))
+        sites.append((of, _site(of, site_id, path, needs_access=db is None)))
+    return Asked(tuple(sites), *_span(since, until), db)
 
 
 def gpus_of(asked: Asked) -> float:
@@ -108,30 +116,30 @@ def gpus_of(asked: Asked) -> float:
 
 
 def history(asked: Asked, show: Show, *, keep: bool = False, refresh: bool = False) -> Workload:
-    """The jobs that the sites' own accounting has of that time.
+    """The jobs that the sites' own accounting, or a database of Watteau, has of that time.
 
-    With `keep`, what is read is kept in the user's cache and taken from there the next time, unless `refresh`.
-    Whatever keeps the accounting from being read ends the command and says what to do.
+    With `keep`, what is read of accounting is kept in the user's cache, and taken from there the next time unless
+    `refresh`. Whatever keeps the accounting from being read ends the command and says what to do.
     """
-    kept = _kept_file(asked) if keep else None
-    if kept is not None and not refresh and kept.is_file():
-        with suppress(InputError):  # an unreadable file is read anew
+    kept = _kept_file(asked) if keep and asked.db is None else None
+    if kept is not None and not refresh:
+        with suppress(InputError):  # it is not there, or cannot be read
             return read_workload(kept)
     clock = Clock()
     workload = _read(asked, clock.now_ms, show)
     read_at = from_epoch_s(clock.now_ms() // 1_000).isoformat()
-    workload = replace(workload, notes=(*workload.notes, f"accounting read at {read_at}"))
+    workload = replace(workload, notes=(*workload.notes, f"read at {read_at}"))
     if kept is not None:
         _keep(workload, kept)
     return workload
 
 
-def _site(fleet: Fleet, site_id: str, path: Path) -> Site:
+def _site(fleet: Fleet, site_id: str, path: Path, *, needs_access: bool) -> Site:
     found = next((site for site in fleet.sites if site.id == site_id), None)
     if found is None:
         known = ", ".join(site.id for site in fleet.sites)
         raise InputError(str(path), [Fault(0, "", f"no site {site_id!r}", f"one of {known}")])
-    if found.slurm is None:
+    if needs_access and found.slurm is None:
         able = ", ".join(site.id for site in fleet.sites if site.slurm is not None) or "there is none in this file"
         expected = f"a site with a table [sites.slurm] ({able}); `FILE:SITE` takes it from another fleet file"
         raise InputError(
@@ -145,7 +153,10 @@ def _read(asked: Asked, now_ms: Callable[[], int], show: Show) -> Workload:
 
     def jobs() -> Iterator[SiteJob]:
         for fleet, site in asked.sites:
-            yield from _jobs_of(fleet, site, asked, now_ms, show, gpu_models)
+            if asked.db is not None:
+                yield from _recorded_jobs(site, asked, asked.db, show, gpu_models)
+            else:
+                yield from _jobs_of(fleet, site, asked, now_ms, show, gpu_models)
 
     nobody: Collection[TenantId] = {fleet.tenants.id for fleet, _ in asked.sites}
     return workload_of(jobs(), source=asked.source, gpu_models=gpu_models, nobody=nobody)
@@ -171,9 +182,10 @@ def _jobs_of(
     try:
         engine = open_slurm(site, fleet.tenants, now_ms)
         try:
-            # Where all nodes have one model, nobody could choose: it says nothing of what a job needs.
-            if len({pool.gpu_model for pool in site.pools}) > 1:
-                gpu_models |= _gpu_models(site, engine)
+            if _has_a_choice(site):
+                engine.capacity()  # waits until the site was seen
+                view = engine.look()
+                gpu_models |= _gpu_models(site, () if view is None else assign(site, view, ()))
             yield from by_day(engine, asked.since_ms, asked.until_ms, progress)
         finally:
             engine.close()
@@ -181,18 +193,50 @@ def _jobs_of(
         stop(
             f"site {site.id}: {clean(str(none))}\n"
             "With a file: watteau workload import-sacct FILE --out jobs.parquet, where somebody may run sacct;\n"
-            "then watteau simulate FLEET --trace jobs.parquet. Jobs that Watteau itself recorded: --db URL."
+            "then watteau simulate FLEET --trace jobs.parquet.\n"
+            "What Watteau itself recorded there, in whatever mode: watteau simulate FLEET --from-site SITE --db URL."
         )
     except (EngineUnreachable, TokenRefused) as gone:
         stop(f"site {site.id}: {clean(str(gone))}", Exit.NOT_REACHABLE)
 
 
-def _gpu_models(site: Site, engine: SharedEngine) -> dict[tuple[SiteId, str], str]:
-    """(site, node) -> the model of its pool, of each node that stands in one."""
-    engine.capacity()  # waits until the site was seen
-    view = engine.look()
+def _recorded_jobs(
+    site: Site, asked: Asked, db: str, show: Show, gpu_models: dict[tuple[SiteId, str], str]
+) -> Iterator[SiteJob]:
+    """The site's jobs in a database of Watteau; `gpu_models` as in `_jobs_of`."""
+    from watteau.store.answers import SiteJobFilter
+    from watteau.store.errors import StoreUnavailable
+    from watteau.store.store import Store
+
+    file = Path(db.removeprefix("sqlite:///"))
+    if db.startswith("sqlite:///") and not file.is_file():  # it would be made, and be empty
+        raise InputError("--db", [Fault(0, "", f"no file {file}", "the database of `watteau up`")])
+    only = SiteJobFilter(
+        sites=frozenset({site.id}), submitted_since_ms=asked.since_ms, submitted_until_ms=asked.until_ms
+    )
+    try:
+        store = Store(db)
+        if _has_a_choice(site):
+            gpu_models |= _gpu_models(site, store.site_nodes(site.id))
+        page = store.site_jobs(only, _PAGE)
+        yield from page.jobs
+        while page.next_cursor is not None:
+            show(f"Record of {site.id}, {from_epoch_s(page.jobs[-1].submitted_ms // 1_000):%Y-%m-%d}", 0, 0)
+            page = store.site_jobs(only, _PAGE, page.next_cursor)
+            yield from page.jobs
+    except (StoreUnavailable, ValueError) as gone:
+        raise InputError("--db", [Fault(0, "", str(gone), "a database that can be opened and read")]) from None
+
+
+def _has_a_choice(site: Site) -> bool:
+    """Whether its nodes have several models: where all have one, it says nothing of what a job needs."""
+    return len({pool.gpu_model for pool in site.pools}) > 1
+
+
+def _gpu_models(site: Site, nodes: Iterable[SiteNode]) -> dict[tuple[SiteId, str], str]:
+    """(site, node) -> the model of its pool."""
     model = {pool.id: pool.gpu_model for pool in site.pools}
-    return {} if view is None else {(site.id, node.node): model[node.pool] for node in assign(site, view, ())}
+    return {(site.id, node.node): model[node.pool] for node in nodes if node.pool in model}
 
 
 def _kept_file(asked: Asked) -> Path:

@@ -98,6 +98,14 @@ def simulate(
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Read the accounting again, although it was read before and kept.")
     ] = False,
+    db: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="With --from-site: instead of its accounting, what Watteau itself recorded of the site's jobs in "
+            "this database (postgresql://…, sqlite:///PATH).",
+        ),
+    ] = None,
     any_gpu_model: Annotated[
         bool,
         typer.Option("--any-gpu-model", help="Let jobs run on every GPU model, as long as on the one that they had."),
@@ -128,8 +136,8 @@ def simulate(
     """Replay a workload on a fleet with the production scheduler, hour by hour against the renewable supply."""
     if trace is not None and from_site:
         raise typer.BadParameter("give --trace or --from-site, not both")
-    if refresh and not from_site:
-        raise typer.BadParameter("--refresh goes with --from-site")
+    if (refresh or db) and not from_site:
+        raise typer.BadParameter("--refresh and --db go with --from-site")
     if (since or until) and trace is None and not from_site:
         raise typer.BadParameter("--since and --until go with --from-site, or with a --trace whose times are dates")
     try:
@@ -137,7 +145,7 @@ def simulate(
         _run(
             whole,
             trace=trace,
-            asked=asked_for(from_site, whole, fleet, since, until) if from_site else None,
+            asked=asked_for(from_site, whole, fleet, since, until, db) if from_site else None,
             refresh=refresh,
             span=None if from_site else (since, until),
             any_gpu_model=any_gpu_model,
