@@ -780,7 +780,7 @@ class SlurmEngine:
 
     def _settle_missing(self, missing: Sequence[_Attempt]) -> None:
         """Attempts that slurmctld does not know (any more): the marks say what became of them, or the accounting."""
-        unsettled = [its for its in missing if not self._settle_by_marks(its)]
+        unsettled = [its for its in missing if not self._settle_by_marks(its, is_last=False)]
         if not unsettled:
             return
         kept = self._accounted([its.name for its in unsettled])
@@ -791,6 +791,8 @@ class SlurmEngine:
                 its.workers = its.workers or _workers(job)
                 asked = its.asked or self._marks.stop(its.name)
                 self._tell(its, translate.over(its.name, job, its.workers, asked, None, None))
+            elif self._settle_by_marks(its, is_last=True):
+                continue
             elif its.told is None or its.told.seen is not Seen.RUNNING:
                 self._tell(its, Observation(its.name, Seen.ABSENT))
             else:  # its node may run it still, and ends it as soon as it hears that slurmctld knows nothing of it
@@ -798,7 +800,8 @@ class SlurmEngine:
                 if now_ms - its.missing_ms >= _ORPHAN_MS:
                     self._lose(its)
 
-    def _settle_by_marks(self, its: _Attempt) -> bool:
+    def _settle_by_marks(self, its: _Attempt, *, is_last: bool) -> bool:
+        """Whether the marks say how it ended. Why Slurm ended it, the accounting knows better."""
         claim = self._marks.claim(its.name)
         if claim is None:
             return False
@@ -811,6 +814,8 @@ class SlurmEngine:
             return True
         if (ended := self._marks.ended(its.name)) is not None:
             asked = its.asked or self._marks.stop(its.name)
+            if ended.asked and asked is None and not is_last:
+                return False
             self._tell(its, translate.by_marks(its.name, claim, ended, asked, its.workers))
             return True
         if its.told is None or its.told.seen is not Seen.RUNNING:
