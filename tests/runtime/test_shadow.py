@@ -196,16 +196,16 @@ def test_our_own_attempts_hold_what_they_hold() -> None:
 def test_who_has_used_less_goes_first() -> None:
     hour_ms = 3_600_000
     used = PastUse(
-        (TenantId("bob"),),
+        (TenantId("alice"),),
         np.array([0]),
         np.array([4_000]),
         np.array([NOW_MS - 2 * hour_ms]),
         np.array([NOW_MS - hour_ms]),
     )
-    jobs = (job(1, 4, tenant="bob"), job(2, 4, tenant="alice", submitted_ms=9_000))
+    jobs = (job(1, 4, tenant="alice"), job(2, 4, tenant="bob", submitted_ms=9_000))
     assert set(started(look(*jobs, nodes=(node(0),)))) == {"1"}
     assert set(started(look(*jobs, nodes=(node(0),), past=used))) == {"2"}
-    runs = (job(3, 4, on="p0", tenant="bob"), *jobs)
+    runs = (job(3, 4, on="p0", tenant="alice"), *jobs)
     assert set(started(look(*runs, nodes=(node(0), node(1))))) == {"2"}
 
 
