@@ -30,9 +30,6 @@ _REST, _LEAST_REST_S = 9.0, 1.0
 _PAST_USE_EVERY_S = 300.0
 _HALF_LIVES = 20
 _MIB_PER_GIB = 1_024
-#: squeue's words for "there is no room, or others are first", and for a job not looked at yet. Whatever else it says (a
-#: dependency, a hold, a limit of an association or a QOS) is a rule of the site's own that Watteau does not judge.
-_WAITS_FOR_ROOM = ("", "None", "Priority", "Resources", "ReqNodeNotAvail")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +169,7 @@ def _kept_out(job: SiteJob, models: Mapping[str, frozenset[str]], now_ms: int) -
     """What keeps a waiting job from starting whatever room there is; empty when only room does."""
     if job.state is JobState.HELD:
         return job.reason or "held"
-    if job.reason.partition(",")[0] not in _WAITS_FOR_ROOM:
+    if not job.waits_for_room:  # a dependency, a limit of an account: rules of the site's that Watteau does not judge
         return job.reason
     if job.eligible_ms is not None and job.eligible_ms > now_ms:
         return "its time has not come"
@@ -207,12 +204,7 @@ def _decision(job: SiteJob, start: Start, names: Mapping[tuple[PoolId, int], str
 
 def _kept_under(job: SiteJob) -> str:
     """The id of its decision. An array's rest changes its label with each task that leaves it: its array's stays."""
-    return array_of(job.engine_id) if job.tasks > 1 or "[" in job.engine_id else job.engine_id
-
-
-def array_of(engine_id: str) -> str:
-    """The array of a task, or of a rest: 1234 of 1234_7 and of 1234_[8-99]; of another job its own id."""
-    return engine_id.partition("_")[0]
+    return job.array_id if job.tasks > 1 or "[" in job.engine_id else job.engine_id
 
 
 class ShadowSite:
@@ -309,5 +301,5 @@ class ShadowSite:
         new = [its for its in decided.starts if (its.engine_id, its.submitted_ms) not in self._kept]
         if new:
             self._store.keep_shadow(lease, new)
-        there = {(kept, job.submitted_ms) for job in view.jobs for kept in (job.engine_id, array_of(job.engine_id))}
+        there = {(kept, job.submitted_ms) for job in view.jobs for kept in (job.engine_id, job.array_id)}
         self._kept = (self._kept | {(its.engine_id, its.submitted_ms) for its in new}) & there

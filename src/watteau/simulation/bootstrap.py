@@ -134,6 +134,6 @@ def _block_length(series: Float64Array) -> int:
     slope = 2 * float((flat_top * lags) @ covariance[1 : bandwidth + 1])
     if spectrum <= 0:
         return 1
-    best = (2 * slope**2 / (4 / 3 * spectrum**2)) ** (1 / 3) * count ** (1 / 3)
+    best: float = (2 * slope**2 / (4 / 3 * spectrum**2)) ** (1 / 3) * count ** (1 / 3)
     most = math.ceil(min(3 * math.sqrt(count), count / 3))
     return max(1, min(math.ceil(best), most))
