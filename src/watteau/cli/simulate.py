@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from importlib.resources import files
@@ -283,12 +282,7 @@ def _workload(
 
 def _first_days(workload: Workload, duration_s: int) -> Workload:
     count = int(np.searchsorted(workload.submit_s, int(workload.submit_s[0]) + duration_s))
-    columns = ("job_id", "submit_s", "runtime_s", "estimate_s", "limit_s", "shape", "tenant", "priority_class")
-    return replace(
-        workload,
-        **{name: getattr(workload, name)[:count] for name in columns},
-        notes=(*workload.notes, f"only the {count} jobs of the first {duration_s / DAY_S:g} days"),
-    )
+    return workload.part(slice(0, count), f"only the {count} jobs of the first {duration_s / DAY_S:g} days")
 
 
 @contextmanager

@@ -167,7 +167,7 @@ def _gpu_seconds(workload: Workload) -> Float64Array:
 
 
 def _rebuilt(workload: Workload, changed: dict[str, Int64Array], note: str) -> Workload:
-    """The workload with some columns changed, sorted again, and one more note."""
+    """The workload with some columns changed, sorted again, and one more note; what its jobs once waited is void."""
     names = ("job_id", "submit_s", "runtime_s", "estimate_s", "limit_s", "shape", "tenant", "priority_class")
     return build_workload(
         source=workload.source,
@@ -176,6 +176,7 @@ def _rebuilt(workload: Workload, changed: dict[str, Int64Array], note: str) -> W
         shapes=workload.shapes,
         tenants=workload.tenants,
         notes=(*workload.notes, note),
+        zero_s=workload.zero_s,
     )
 
 
