@@ -35,7 +35,7 @@ PARTS: dict[str, Part] = {
     "tokens": Part("watteau.cli.account", "tokens_app", "Your API tokens: list, make, revoke.", _ACCOUNT),
     "users": Part("watteau.cli.account", "users_app", "Accounts: list, add, change.", _ACCOUNT),
     "fleet": Part("watteau.cli.fleet", "fleet_app", "Check and show fleet files.", _PLAN),
-    "workload": Part("watteau.cli.workload", "workload_app", "Job traces: describe, generate, convert.", _PLAN),
+    "workload": Part("watteau.cli.workload", "workload_app", "Job traces: describe, generate, convert, import.", _PLAN),
     "simulate": Part(
         "watteau.cli.simulate",
         "simulate",
