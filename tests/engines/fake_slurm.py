@@ -119,7 +119,7 @@ class FakeSlurm(Slurm):
         """Slurm itself ends a job."""
         with self._lock:
             if mark:
-                self._mark_end(job_id, None, signal, False)
+                self._mark_end(job_id, None, signal, False, asked=True)
             self._set(replace(self._jobs[job_id], state=state, signal=signal, end_s=self._now_s()))
 
     def requeue(self, job_id: int) -> None:
@@ -220,7 +220,7 @@ class FakeSlurm(Slurm):
             if job is None or job.end_s is not None:
                 return
             if job.state == "RUNNING":
-                self._mark_end(job_id, None, 15, False)
+                self._mark_end(job_id, None, 15, False, asked=True)
             self._set(replace(job, state="CANCELLED", signal=15 if job.nodes else None, end_s=self._now_s()))
 
     def accounting(self, names: Sequence[str], since_s: int) -> list[SlurmJob]:
@@ -315,12 +315,14 @@ class FakeSlurm(Slurm):
                 elif now_ms >= run.begun_ms + takes_ms:
                     self.end(job_id)
 
-    def _mark_end(self, job_id: int, code: int | None, signal: int | None, limited: bool) -> None:
+    def _mark_end(
+        self, job_id: int, code: int | None, signal: int | None, limited: bool, *, asked: bool = False
+    ) -> None:
         how = {"exit_code": code} if signal is None else {"signal": signal}
         self._mark(
             self._runs[job_id],
             "ended",
-            {"at_s": self._now_s(), "limited": limited, "sizes": {"stdout": 0}, **how},
+            {"at_s": self._now_s(), "limited": limited, "asked": asked, "sizes": {"stdout": 0}, **how},
         )
 
     def _mark(self, run: _Run, name: str, content: dict[str, Any]) -> None:

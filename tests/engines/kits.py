@@ -63,7 +63,7 @@ class Kit:
 
     def lasting(self, runtime_s: float, job_id: int = 1, **changes: Any) -> Launch:
         """An attempt that would run that long and then complete."""
-        fields = {"places": (WorkerPlace(self.nodes[0], ()),), "simulated_runtime_s": runtime_s}
+        fields: dict[str, Any] = {"places": (WorkerPlace(self.nodes[0], ()),), "simulated_runtime_s": runtime_s}
         return launch(job_id, "sleep", str(runtime_s), **(fields | changes))
 
     def now_ms(self) -> int:
@@ -87,7 +87,7 @@ def fake_slurm_kit(ground: Path) -> Kit:
 
 def slurm_engine(cluster: Slurm, folder: str, now_ms: Callable[[], int] = now_ms, **access: Any) -> SlurmEngine:
     """An engine that drives a cluster."""
-    fields = {"user": FAKE_USER, "folder": folder, "poll_s": 0.1}
+    fields: dict[str, Any] = {"user": FAKE_USER, "folder": folder, "poll_s": 0.1}
     engine = SlurmEngine(SiteId("paris"), SlurmAccess(**(fields | access)), cluster, now_ms, TenantId)
     engine.may_change = True
     return engine

@@ -39,6 +39,8 @@ def energy(
     if hourly:
         _print_hours(found)
     _print_sites(found)
+    if found.supply_synthetic:
+        typer.echo("~ by synthetic weather, not measured", err=True)
     share = found.hourly_matched_share
     if share is not None:
         of = "synthetic supply" if found.supply_synthetic else "renewable supply"
@@ -54,7 +56,7 @@ def _print_sites(found: EnergyView) -> None:
     rows = [(each.site, each) for each in found.sites]
     if len(rows) > 1:
         rows.append(("all sites", _sum("all sites", found.sites)))
-    _print("SITE", rows)
+    _print("SITE", rows, found)
 
 
 def _print_hours(found: EnergyView) -> None:
@@ -63,24 +65,35 @@ def _print_hours(found: EnergyView) -> None:
         name = local(hour.hour, "minutes") + ("" if hour.over else " *")
         name = name[len("2026-") :] if is_terminal() else name
         rows.append((name, _sum(name, hour.sites)))
-    _print("HOUR", rows)
+    _print("HOUR", rows, found)
     if any(not hour.over for hour in found.hours):
         typer.echo("* not over: up to now", err=True)
 
 
-def _print(heading: str, rows: Sequence[tuple[str, SiteEnergyView]]) -> None:
-    """One table in one unit."""
+def _print(heading: str, rows: Sequence[tuple[str, SiteEnergyView]], found: EnergyView) -> None:
+    headings, cells = table_of_energy(heading, rows, synthetic=found.supply_synthetic)
+    print_table(headings, cells, right=range(1, len(headings)), long=[0])
+
+
+def table_of_energy(
+    heading: str, rows: Sequence[tuple[str, SiteEnergyView]], *, synthetic: bool
+) -> tuple[list[str], list[list[str]]]:
+    """(headings, cells), all in one unit; what only those may see who see every job is left out for all others.
+
+    Columns that follow from made-up weather are marked (R21).
+    """
     largest = max((_largest(each) for _, each in rows), default=0)
     unit, wh = next((each for each in _UNITS if largest < _MOST_SHOWN * each[1]), _UNITS[-1])
     parts = ["jobs_wh", "by_hand_wh", "idle_wh", "overhead_wh", "site_wh", "supply_wh", "matched_wh"]
-    names = ["JOBS", "BY HAND", "IDLE", "OVERHEAD", "METER", "SUPPLY", "MATCHED"]
+    mark = "~" if synthetic else ""
+    names = ["JOBS", "BY HAND", "IDLE", "OVERHEAD", "METER", f"SUPPLY{mark}", f"MATCHED{mark}"]
     if any(each.site_wh is None for _, each in rows):
         parts, names = parts[:2], names[:2]
     cells = [[name, *(f"{getattr(each, part) / wh:,.1f}" for part in parts)] for name, each in rows]
     if "site_wh" in parts:
-        names.append("SHARE")
+        names.append(f"SHARE{mark}")
         cells = [[*row, _share(each)] for row, (_, each) in zip(cells, rows, strict=True)]
-    print_table([f"{heading} ({unit})", *names], cells, right=range(1, len(names) + 1), long=[0])
+    return [f"{heading} ({unit})", *names], cells
 
 
 def _largest(each: SiteEnergyView) -> int:

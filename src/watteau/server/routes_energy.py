@@ -24,7 +24,8 @@ def report_energy(
         AwareDatetime | None, Query(description="From the hour of then on; 7 days before `until` when left out.")
     ] = None,
     until: Annotated[
-        AwareDatetime | None, Query(description="Up to the end of the hour before or around then; now when left out.")
+        AwareDatetime | None,
+        Query(description="Up to the end of the hour of then, at most up to now; now when left out."),
     ] = None,
     site: Annotated[Word | None, Query(description="Only this site; all when left out.")] = None,
     hourly: Annotated[bool, Query(description="Whether each hour is told, too.")] = True,

@@ -225,21 +225,14 @@ def _engine(site: Site, fleet: Fleet, machine: Machine, folder: Path, clock: Clo
 
 
 def _slurm(site: Site, fleet: Fleet, clock: Clock) -> Engine:
-    # Only who has a Slurm site waits for these imports.
-    from watteau.engines.slurm.engine import SlurmEngine
-    from watteau.engines.slurm.reach import reach
+    from watteau.engines.slurm.engine import open_slurm  # only who has a Slurm site waits for this import
 
     if site.slurm is None:
         raise _wrong(f"site {site.id}", "engine slurm, and no word on how to reach it", "a table [sites.slurm]")
-    tenants = {tenant.id for _, tenant in fleet.tenants.walk()}
-    by_account = dict(site.slurm.accounts)
-    others = site.slurm.tenant
-
-    def tenant_of(account: str) -> TenantId:
-        known = by_account.get(account) or others or TenantId(account)
-        return known if known in tenants else fleet.tenants.id
-
-    return SlurmEngine(site.id, site.slurm, reach(site.slurm, clock), clock.now_ms, tenant_of=tenant_of)
+    try:
+        return open_slurm(site, fleet.tenants, clock.now_ms)
+    except (EngineUnreachable, ImportError) as gone:
+        raise _wrong(f"site {site.id}", str(gone), "what a Slurm site needs: pip install 'watteau[slurm]'") from None
 
 
 def _url(db: str | None, folder: Path) -> str:

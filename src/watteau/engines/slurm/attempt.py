@@ -69,6 +69,7 @@ class _Attempt:
         self.pid = 0
         self.status = 0  # as wait gives it
         self.limited = False
+        self.asked = False  # to end, by Slurm
         self.started_s = time.time()
 
     def claim(self) -> None:
@@ -121,6 +122,7 @@ class _Attempt:
         ended = {
             "at_s": int(time.time()),
             "limited": self.limited,
+            "asked": self.asked or (not self.limited and signal.SIGTERM in signal.sigpending()),
             "peak_memory_mib": used.ru_maxrss // 1024,
             "cpu_ms": int(1000 * (used.ru_utime + used.ru_stime)),
             "sizes": sizes,
@@ -257,7 +259,9 @@ class _Attempt:
             if left_s <= 0:
                 return False
             got = signal.sigtimedwait(_HANDLED, left_s)
-            if got is not None and got.si_signo in _PASSED_ON:
+            if got is not None and got.si_signo == signal.SIGTERM:
+                self.asked = self.asked or not self.limited
+            elif got is not None and got.si_signo in _PASSED_ON:
                 with contextlib.suppress(OSError):
                     os.kill(self.pid, got.si_signo)
         return True

@@ -158,6 +158,7 @@ class SlurmEngine:
         self._shown_ends: set[tuple[str, int]] = set()
         self._outputs: dict[str, dict[str, Output]] = {}
         self._polls = 0
+        self._listed = 0  # the last poll that had a list to show
         self._quiet = 0  # polls without news
         self._failures = 0  # in a row
         self._state = threading.Condition()  # guards all below; never held while the cluster is asked
@@ -654,7 +655,7 @@ class SlurmEngine:
         """Sort a new listing into our attempts and other people's jobs, and see what became of both."""
         news = False
         if listing is not None:
-            self._listing = listing
+            self._listing, self._listed = listing, self._polls
             ours: dict[str, tuple[SlurmJob, ...]] = {}
             people: list[SlurmJob] = []
             for job in listing.jobs:
@@ -667,7 +668,7 @@ class SlurmEngine:
         with self._state:
             attended = [its for its in self._attempts.values() if not its.has_ended]
         missing = [its for its in attended if not self._follow(its, self._ours.get(its.name, ()), is_listed=True)]
-        self._settle_missing([its for its in missing if listing is not None and self._is_missing(its)])
+        self._settle_missing([its for its in missing if self._is_missing(its)])
         self._cancel_strays()
         return news
 
@@ -775,48 +776,52 @@ class SlurmEngine:
 
     def _is_missing(self, its: _Attempt) -> bool:
         """Whether the last listing must have shown it, and did not."""
-        return its.doubt_ms is None and its.since_poll < self._polls and not its.has_ended
+        return its.doubt_ms is None and its.since_poll < self._listed and not its.has_ended
 
     def _settle_missing(self, missing: Sequence[_Attempt]) -> None:
         """Attempts that slurmctld does not know (any more): the marks say what became of them, or the accounting."""
-        unsettled = [its for its in missing if not self._settle_by_marks(its)]
+        unsettled = [its for its in missing if not self._settle_by_marks(its, is_last=False)]
         if not unsettled:
             return
         kept = self._accounted([its.name for its in unsettled])
+        now_ms = self._now_ms()
         for its in unsettled:
             job = kept.get(its.name)
             if job is not None and translate.is_over(job) and not translate.was_refused(job):
                 its.workers = its.workers or _workers(job)
                 asked = its.asked or self._marks.stop(its.name)
                 self._tell(its, translate.over(its.name, job, its.workers, asked, None, None))
-            elif its.told is not None and its.told.seen is Seen.RUNNING:
-                self._lose(its)
-            else:
+            elif self._settle_by_marks(its, is_last=True):
+                continue
+            elif its.told is None or its.told.seen is not Seen.RUNNING:
                 self._tell(its, Observation(its.name, Seen.ABSENT))
+            else:  # its node may run it still, and ends it as soon as it hears that slurmctld knows nothing of it
+                its.missing_ms = its.missing_ms or now_ms
+                if now_ms - its.missing_ms >= _ORPHAN_MS:
+                    self._lose(its)
 
-    def _settle_by_marks(self, its: _Attempt) -> bool:
+    def _settle_by_marks(self, its: _Attempt, *, is_last: bool) -> bool:
+        """Whether the marks say how it ended. Why Slurm ended it, the accounting knows better."""
         claim = self._marks.claim(its.name)
-        if claim is not None and claim.stopped is not None:
+        if claim is None:
+            return False
+        if claim.stopped is not None:
             cause = "It was stopped before it began."
             self._tell(
                 its,
                 Observation(its.name, Seen.ENDED, ended_ms=1000 * claim.at_s, outcome=claim.stopped, cause=cause),
             )
             return True
-        if claim is not None and (ended := self._marks.ended(its.name)) is not None:
+        if (ended := self._marks.ended(its.name)) is not None:
             asked = its.asked or self._marks.stop(its.name)
+            if ended.asked and asked is None and not is_last:
+                return False
             self._tell(its, translate.by_marks(its.name, claim, ended, asked, its.workers))
             return True
-        did_run = its.told is not None and its.told.seen is Seen.RUNNING
-        if claim is None and not did_run:
-            return False
-        # It began, and slurmctld knows nothing of it: its node ends it when it hears so.
-        now_ms = self._now_ms()
-        its.missing_ms = its.missing_ms or now_ms
-        if claim is not None and not did_run:
+        if its.told is None or its.told.seen is not Seen.RUNNING:
             nodes = translate.for_workers(expand(claim.nodes), its.workers)
             self._tell(its, Observation(its.name, Seen.RUNNING, started_ms=1000 * claim.at_s, nodes=nodes))
-        return now_ms - its.missing_ms < _ORPHAN_MS
+        return False
 
     def _lose(self, its: _Attempt) -> None:
         assert its.told is not None
@@ -859,13 +864,15 @@ class SlurmEngine:
                 self._attempts.pop(its.name, None)
             if seen.seen is Seen.ENDED:
                 self._forget_old_ends()
-            if before is None or before == seen:
+            if before is None:
                 return
             if seen.seen is Seen.STARTING:
                 waits_long = self._now_ms() - its.known_ms >= _WAITS_MS
                 if is_glance or not waits_long or seen.waits_for == its.said_waits:
                     return
                 its.said_waits = seen.waits_for
+            elif before == seen:
+                return
             if seen.seen is Seen.ENDED and seen.started_ms is not None and before.seen is not Seen.RUNNING:
                 self._changes.append(Observation(seen.name, Seen.RUNNING, started_ms=seen.started_ms, nodes=seen.nodes))
             self._changes.append(seen)

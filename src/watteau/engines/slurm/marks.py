@@ -60,6 +60,7 @@ class Ended:
     signal: int | None
     limited: bool  # by its time limit
     cause: str
+    asked: bool = False  # Slurm had sent SIGTERM; it alone knows why
     lost: bool = False  # through no fault of the command's
     peak_memory_mib: int | None = None  # of the largest process
     cpu_ms: int | None = None
@@ -117,6 +118,7 @@ class Marks:
             signal=said.get("signal"),
             limited=said["limited"],
             cause=said.get("cause", ""),
+            asked=said.get("asked", False),
             lost=said.get("lost", False),
             peak_memory_mib=said.get("peak_memory_mib"),
             cpu_ms=said.get("cpu_ms"),

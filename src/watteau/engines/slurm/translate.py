@@ -177,6 +177,10 @@ def by_itself(ended: Ended, asked: Outcome | None = None) -> tuple[Outcome, str]
 def by_marks(name: str, claim: Claim, ended: Ended, asked: Outcome | None, workers: Sequence[int] = ()) -> Observation:
     """How an attempt ended that Slurm no longer remembers."""
     outcome, cause = by_itself(ended, asked)
+    if ended.asked and asked is not None:
+        outcome, cause = asked, stopped(asked)
+    elif ended.asked and outcome is not Outcome.COMPLETED:
+        outcome, cause = Outcome.LOST, "Slurm asked it to end, and no longer remembers why."
     return Observation(
         name,
         Seen.ENDED,
