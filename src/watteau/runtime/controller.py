@@ -37,7 +37,7 @@ from watteau.domain.records import (
     Waits,
 )
 from watteau.domain.requests import AttemptState, JobId, JobState, Outcome, Request
-from watteau.domain.sites import Difference, Partition, SiteJob, SiteSetting
+from watteau.domain.sites import Difference, Partition, SiteJob, SiteNode, SiteSetting
 from watteau.domain.units import GPU_MILLI, NEVER_S, SiteId, TenantId
 from watteau.engines.contract import Engine, Launch, LogPart, Observation, Seen, SiteView, attempt_name
 from watteau.runtime.clock import Clock, monotonic_s
@@ -45,6 +45,7 @@ from watteau.runtime.dependencies import Dependencies, Target
 from watteau.runtime.diff import closed_windows, differences, limits
 from watteau.runtime.live_state import Asked, LiveState, PoolFigures, Promise, Stepped, compile_core, digest_of
 from watteau.runtime.recorder import SiteRecorder
+from watteau.runtime.shadow import ShadowSite
 from watteau.runtime.shared import SharedSite, same_nodes
 from watteau.runtime.sites import News, Refused, SiteDriver, Swept, Viewed, Voice
 from watteau.store.store import Conflict, JobFilter, Lease, LeaseLost, LiveJob, NotFound, Store, StoreUnavailable
@@ -178,12 +179,15 @@ class Controller:
         self._lease_until_s = 0.0  # by the monotonic clock
         self._closed = threading.Event()
         self._heart = threading.Thread(target=self._renew, name="watteau-lease", daemon=True)
+        self._settings: dict[SiteId, SiteSetting] = {}  # what operators said of sites; replaced, never changed
         self.drivers: dict[SiteId, SiteDriver] = {}
+        self._shadows: dict[SiteId, ShadowSite] = {}
         for site in fleet.sites:
             if site.id in engines:
                 recorder = SiteRecorder(site, store, lambda: self._lease, clock)
+                shadow = self._shadows[site.id] = self._shadow_of(site.id)
                 self.drivers[site.id] = SiteDriver(
-                    site, engines[site.id], self._leads_still, self.wake, recorder.record
+                    site, engines[site.id], self._leads_still, self.wake, _both(recorder, shadow)
                 )
         self._silent_since_ms = dict.fromkeys(self.drivers, clock.now_ms())
         self._live_lock = threading.RLock()  # guards all below
@@ -197,7 +201,6 @@ class Controller:
         self._said_s = 0.0
         self._verified_s = 0.0
         self._settings_version = -1
-        self._settings: dict[SiteId, SiteSetting] = {}  # what operators said of sites
         self._unswept: set[SiteId] = set()  # nothing starts there before strangers of our name are gone
         self._shared: dict[SiteId, SharedSite] = {}
         self._views: dict[SiteId, SiteView] = {}
@@ -224,6 +227,8 @@ class Controller:
         if self._thread.ident is not None:
             self._thread.join(timeout=30)
         self._closed.set()
+        for shadow in self._shadows.values():
+            shadow.close()
         for driver in self.drivers.values():
             driver.close()
 
@@ -503,6 +508,26 @@ class Controller:
             for shape, its in there:
                 if its.started_ms is None:
                     shared.plan(its.name, shape, its.places)
+
+    def _shadow_of(self, site: SiteId) -> ShadowSite:
+        return ShadowSite(
+            site,
+            self._given_fleet,
+            self._policy,
+            self._store,
+            self._clock,
+            in_shadow=lambda: self.mode(site) is Mode.SHADOW and not self.fenced(site),
+            lease=lambda: self._lease,
+            own=lambda: self._running_at(site),
+        )
+
+    def _running_at(self, site: SiteId) -> list[Asked]:
+        """Our attempts that hold places at a site; none when another controller leads."""
+        with self._live_lock:
+            live = self._live
+            there = [job.job_id for job in self._jobs.values() if job.attempt is not None and job.attempt.site == site]
+            found = [live.running(job_id) for job_id in there if live.knows(job_id)] if live is not None else []
+            return [asked for asked in found if asked is not None]
 
     def _stand_in(self) -> JobId:
         self._stand_ins += 1
@@ -1181,6 +1206,17 @@ class Controller:
         jobs = list(rows)
         if self._store.last_seq() == self._cursor == seq:  # else something came in meanwhile: another time
             self._check_digest(jobs)
+
+
+def _both(recorder: SiteRecorder, shadow: ShadowSite) -> Callable[[SiteView], tuple[SiteNode, ...]]:
+    """What the site shows is written down, and whoever decides in shadow hears of it."""
+
+    def record(view: SiteView) -> tuple[SiteNode, ...]:
+        nodes = recorder.record(view)
+        shadow.see(view, nodes)
+        return nodes
+
+    return record
 
 
 _STATE_OF = {

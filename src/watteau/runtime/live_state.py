@@ -218,6 +218,12 @@ class LiveState:
             self._stand(row, asked, *asked.running)
             resume(self._state, np.array([row], dtype=np.int32))
 
+    def foresee(self, shapes: Iterable[Shape]) -> None:
+        """Make many shapes known in one go: each new one costs a look at all the others."""
+        new = [shape for shape in dict.fromkeys(shapes) if shape not in self._shape_row]
+        self._state = add_shapes(self._state, self.fleet, new)
+        self._shape_row |= {shape: row for row, shape in enumerate(new, len(self._shape_row))}
+
     def take_over(self, asked: Asked) -> tuple[Place, ...]:
         """Make a job known that others started: it holds its places from the next step on, before that step decides.
 
@@ -535,6 +541,15 @@ class LiveState:
             for row, asked in enumerate(self._asked)
             if asked is not None and asked.job_id < 0
         ]
+
+    def running(self, job_id: JobId) -> Asked | None:
+        """A job with the places that it holds; None when it holds none."""
+        asked, places = self._asked[self._row[job_id]], self._places.get(job_id)
+        if asked is None or places is None:
+            return None
+        job = self._state.jobs[self._row[job_id]]
+        site = asked.running[0] if asked.running else self._pools[job.pool][0]
+        return replace(asked, running=(site, places), start_s=int(job.start_s))
 
     def shape(self, job_id: JobId) -> Shape:
         """What the core was told that a job asks for."""
