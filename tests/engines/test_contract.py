@@ -24,9 +24,9 @@ def engine(kit: Kit) -> Iterator[Engine]:
     yield opened
     opened.close()
     again = kit.open()
-    for job_id in range(1, 100):  # leave nothing running
-        if again.adopt([attempt_name(job_id, 1)])[0].seen in (Seen.STARTING, Seen.RUNNING):
-            again.stop(attempt_name(job_id, 1), Outcome.CANCELLED)
+    for said in again.adopt([attempt_name(job_id, 1) for job_id in range(1, 32)]):  # leave nothing running
+        if said.seen in (Seen.STARTING, Seen.RUNNING):
+            again.stop(said.name, Outcome.CANCELLED)
     again.close()
 
 
