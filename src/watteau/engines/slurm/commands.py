@@ -23,6 +23,7 @@ from watteau.engines.contract import EngineUnreachable, NoAccounting
 from watteau.engines.slurm.facts import InDoubt, Listing, SlurmJob, SlurmNode, Submission
 from watteau.engines.slurm.files import read_here
 from watteau.engines.slurm.hosts import fold
+from watteau.engines.slurm.past import FIRST_S, belongs, last_runs, pieces
 from watteau.engines.slurm.refusals import NOT_TAKEN, number_of, refusal
 from watteau.engines.slurm.values import (
     ENDED,
@@ -36,6 +37,7 @@ from watteau.engines.slurm.values import (
     memory_mib,
     names,
     node_state,
+    reason_of,
     spread,
     text_of,
     tres,
@@ -45,13 +47,12 @@ from watteau.engines.slurm.values import (
 #: Slurm's commands wait for slurmctld for some MessageTimeouts, 10 s each by default.
 _READ_TIMEOUT_S = 60.0
 _HISTORY_TIMEOUT_S = 600.0
-_SUBMIT_TIMEOUT_S = 60.0
 _EACH_SUBMIT_S = 2.0
 #: Shells that submit at the same time; a login node counts its connections.
 _LANES = 4
 _FEWEST_IN_LANE = 8
 _PIECE_S = 7 * 86_400
-_LATE_S = 31 * 86_400
+_EVER_S = 3_650 * 86_400
 
 #: Settings of an account's shell that would change what the commands show.
 _UNSET = (
@@ -91,8 +92,9 @@ class CommandSlurm:
 
     can_name_nodes = True
 
-    def __init__(self, access: SlurmAccess) -> None:
+    def __init__(self, access: SlurmAccess, patience_s: float = _READ_TIMEOUT_S) -> None:
         self._access = access
+        self._patience_s = patience_s
         self._where = " ".join(access.command_prefix) or "this machine"
         self._pool = ThreadPoolExecutor(_LANES, thread_name_prefix="slurm-submit")
         self.version = ""
@@ -103,10 +105,8 @@ class CommandSlurm:
         """Every job. squeue cannot say that nothing changed."""
         mark = _mark()
         command = f"squeue --all --states=all --noheader -O {_columns(_JOB_FIELDS, mark)}"
-        known = "" if self.version else "squeue --version"
-        text = self._ask(f"date +%s; echo {mark}$({known}){mark}; {_ENV} {command}")
-        clock, version, rows = text.decode("utf-8", "replace").split(mark, 2)
-        self.version = version.replace("slurm-wlm", "Slurm").replace("slurm ", "Slurm ").strip() or self.version
+        text = self._ask(f"date +%s; echo {mark}; {_ENV} {command}").decode("utf-8", "replace")
+        clock, rows = text.split(mark, 1)
         return Listing(tuple(_job(row) for row in _rows(rows, mark, len(_JOB_FIELDS))), float(clock))
 
     def job(self, job_id: int) -> SlurmJob | None:
@@ -172,23 +172,20 @@ class CommandSlurm:
 
     def accounting(self, names: Sequence[str], since_s: int) -> list[SlurmJob]:
         """Jobs of these names in the accounting, of our user, submitted since then. Raises NoAccounting."""
-        found: dict[tuple[int, str], SlurmJob] = {}
+        records: list[SlurmJob] = []
+        since_s = max(since_s, FIRST_S)
         for first in range(0, len(names), 500):
             wanted = set(names[first : first + 500])
             which = f"--user={shlex.quote(self._access.user)} --name={shlex.quote(','.join(sorted(wanted)))}"
-            for job in self._past(f"{which} --starttime={_moment(since_s)} --endtime=now"):
-                if job.name in wanted and job.submit_s >= since_s:
-                    _keep_last(found, job)
-        return list(found.values())
+            some = self._past(f"{which} --starttime={_moment(since_s)} --endtime={_moment(since_s + _EVER_S)}")
+            records += [job for job in some if job.name in wanted and job.submit_s >= since_s]
+        return last_runs(records)
 
     def history(self, since_s: int, until_s: int) -> Iterator[SlurmJob]:
         """Everybody's jobs in the accounting that were submitted in [since, until). Raises NoAccounting."""
-        for start_s in range(since_s, until_s + _LATE_S, _PIECE_S):
-            end_s = start_s + _PIECE_S
-            for job in self._past(f"--allusers --starttime={_moment(start_s)} --endtime={_moment(end_s)}"):
-                # A job is shown in each piece that it touches; it counts in that in which it became eligible.
-                if since_s <= job.submit_s < until_s and start_s <= (job.eligible_s or job.submit_s) < end_s:
-                    yield job
+        for piece in pieces(since_s, until_s, _PIECE_S):
+            which = f"--allusers --starttime={_moment(piece[0])} --endtime={_moment(piece[1])}"
+            yield from (job for job in self._past(which) if belongs(job, since_s, until_s, piece))
 
     def read_file(self, path: str, start: int, most: int) -> bytes:
         """Up to `most` bytes of a file that the nodes see, from an offset. Raises FileNotFoundError."""
@@ -226,12 +223,16 @@ class CommandSlurm:
             raise EngineUnreachable(f"{self._where}: Slurm's commands are not there ({said}): is command_prefix right?")
         raise EngineUnreachable(f"{self._where}: {what} failed with {output.code}: {said}")
 
-    def _run(self, program: str, timeout_s: float = _READ_TIMEOUT_S) -> _Output:
+    def _run(self, program: str, timeout_s: float | None = None) -> _Output:
         """Run a program of commands to its end."""
         end = _mark()
-        shell = _Shell(self._access.command_prefix, timeout_s)
+        shell = _Shell(self._access.command_prefix, timeout_s or self._patience_s)
         # The commands get an input of their own, or they would eat the shell's.
-        text = shell.tell(f"{{ {program}\n}} </dev/null\necho {end}$?\n")
+        asked = "" if self.version else f"squeue --version 2>/dev/null; echo {end}\n"
+        text = shell.tell(f"{{ {asked}{program}\n}} </dev/null\necho {end}$?\n")
+        if asked:
+            version, found, text = text.partition(f"{end}\n".encode())
+            self.version = re.sub(r"^slurm\S*", "Slurm", version.decode("utf-8", "replace").strip()) if found else ""
         content, found, code = text.rpartition(end.encode())
         whole = found and code.strip().isdigit()
         return _Output(int(code) if whole else None, content if whole else text, shell.errors)
@@ -253,7 +254,7 @@ class CommandSlurm:
     def _submit_lane(self, submissions: Sequence[Submission]) -> list[int | Exception]:
         """Give jobs to Slurm, one after another over one connection."""
         hello, mark = _mark(), secrets.token_hex(8)
-        shell = _Shell(self._access.command_prefix, _SUBMIT_TIMEOUT_S + _EACH_SUBMIT_S * len(submissions))
+        shell = _Shell(self._access.command_prefix, self._patience_s + _EACH_SUBMIT_S * len(submissions))
         if not shell.greet(hello):
             why = EngineUnreachable(
                 f"{self._where} cannot be reached: {_last(shell.errors) or 'no shell answers there'}"
@@ -477,7 +478,7 @@ def _job(row: Sequence[str]) -> SlurmJob:
         partition=said["Partition"],
         state=state,
         flags=flags,
-        reason=text_of(said["Reason"]),
+        reason=reason_of(said["Reason"]),
         submit_s=epoch_s(said["SubmitTime"]) or 0,
         eligible_s=epoch_s(said["EligibleTime"]),
         start_s=epoch_s(said["StartTime"]) if nodes else None,
@@ -599,17 +600,6 @@ def _past_job(row: Sequence[str]) -> SlurmJob:
         restarts=0,
         comment=said["Comment"],
     )
-
-
-def _keep_last(found: dict[tuple[int, str], SlurmJob], job: SlurmJob) -> None:
-    """The last record of a job counts; each earlier one is a run that was put back into the queue."""
-    key = (job.job_id, job.name)
-    earlier = found.get(key)
-    if earlier is None:
-        found[key] = job
-    else:
-        last = max(earlier, job, key=lambda each: (each.submit_s, each.end_s or 2**63))
-        found[key] = replace(last, restarts=earlier.restarts + 1)
 
 
 def _listed(text: str) -> tuple[str, ...]:
