@@ -54,9 +54,10 @@ def was_refused(job: SlurmJob) -> bool:
 
 def not_over(name: str, job: SlurmJob, workers: Sequence[int]) -> Observation:
     """What an attempt does that has not ended."""
-    if runs(job):
+    are_booting = "CONFIGURING" in (job.state, *job.flags)
+    if runs(job) and not are_booting:
         return Observation(name, Seen.RUNNING, started_ms=_ms(job.start_s), nodes=for_workers(job.nodes, workers))
-    word = "its nodes are being started" if job.state == "CONFIGURING" else job.reason
+    word = "its nodes are being started" if are_booting else job.reason
     return Observation(name, Seen.STARTING, waits_for=f"Slurm: {word}" if word else "")
 
 
