@@ -45,7 +45,6 @@ from watteau.engines.slurm.values import (
 #: Slurm's commands wait for slurmctld for some MessageTimeouts, 10 s each by default.
 _READ_TIMEOUT_S = 60.0
 _HISTORY_TIMEOUT_S = 600.0
-_SUBMIT_TIMEOUT_S = 60.0
 _EACH_SUBMIT_S = 2.0
 #: Shells that submit at the same time; a login node counts its connections.
 _LANES = 4
@@ -91,8 +90,9 @@ class CommandSlurm:
 
     can_name_nodes = True
 
-    def __init__(self, access: SlurmAccess) -> None:
+    def __init__(self, access: SlurmAccess, patience_s: float = _READ_TIMEOUT_S) -> None:
         self._access = access
+        self._patience_s = patience_s
         self._where = " ".join(access.command_prefix) or "this machine"
         self._pool = ThreadPoolExecutor(_LANES, thread_name_prefix="slurm-submit")
         self.version = ""
@@ -103,10 +103,8 @@ class CommandSlurm:
         """Every job. squeue cannot say that nothing changed."""
         mark = _mark()
         command = f"squeue --all --states=all --noheader -O {_columns(_JOB_FIELDS, mark)}"
-        known = "" if self.version else "squeue --version"
-        text = self._ask(f"date +%s; echo {mark}$({known}){mark}; {_ENV} {command}")
-        clock, version, rows = text.decode("utf-8", "replace").split(mark, 2)
-        self.version = version.replace("slurm-wlm", "Slurm").replace("slurm ", "Slurm ").strip() or self.version
+        text = self._ask(f"date +%s; echo {mark}; {_ENV} {command}").decode("utf-8", "replace")
+        clock, rows = text.split(mark, 1)
         return Listing(tuple(_job(row) for row in _rows(rows, mark, len(_JOB_FIELDS))), float(clock))
 
     def job(self, job_id: int) -> SlurmJob | None:
@@ -226,12 +224,16 @@ class CommandSlurm:
             raise EngineUnreachable(f"{self._where}: Slurm's commands are not there ({said}): is command_prefix right?")
         raise EngineUnreachable(f"{self._where}: {what} failed with {output.code}: {said}")
 
-    def _run(self, program: str, timeout_s: float = _READ_TIMEOUT_S) -> _Output:
+    def _run(self, program: str, timeout_s: float | None = None) -> _Output:
         """Run a program of commands to its end."""
         end = _mark()
-        shell = _Shell(self._access.command_prefix, timeout_s)
+        shell = _Shell(self._access.command_prefix, timeout_s or self._patience_s)
         # The commands get an input of their own, or they would eat the shell's.
-        text = shell.tell(f"{{ {program}\n}} </dev/null\necho {end}$?\n")
+        asked = "" if self.version else f"squeue --version 2>/dev/null; echo {end}\n"
+        text = shell.tell(f"{{ {asked}{program}\n}} </dev/null\necho {end}$?\n")
+        if asked:
+            version, found, text = text.partition(f"{end}\n".encode())
+            self.version = re.sub(r"^slurm\S*", "Slurm", version.decode("utf-8", "replace").strip()) if found else ""
         content, found, code = text.rpartition(end.encode())
         whole = found and code.strip().isdigit()
         return _Output(int(code) if whole else None, content if whole else text, shell.errors)
@@ -253,7 +255,7 @@ class CommandSlurm:
     def _submit_lane(self, submissions: Sequence[Submission]) -> list[int | Exception]:
         """Give jobs to Slurm, one after another over one connection."""
         hello, mark = _mark(), secrets.token_hex(8)
-        shell = _Shell(self._access.command_prefix, _SUBMIT_TIMEOUT_S + _EACH_SUBMIT_S * len(submissions))
+        shell = _Shell(self._access.command_prefix, self._patience_s + _EACH_SUBMIT_S * len(submissions))
         if not shell.greet(hello):
             why = EngineUnreachable(
                 f"{self._where} cannot be reached: {_last(shell.errors) or 'no shell answers there'}"

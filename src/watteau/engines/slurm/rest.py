@@ -36,7 +36,7 @@ _OUTAGE_S = 4.0
 #: How far the clocks of the cluster and of this machine are apart is asked again after this long.
 _CLOCK_MS = 60_000
 #: So much earlier than we think it was at the cluster: its clock is told in whole seconds.
-_CLOCK_DOUBT_S = 2.0
+_CLOCK_DOUBT_S = 1.0
 
 _UNSPECIFIED, _NO_BYTES, _NO_AUTH, _NO_CONTROLLER, _NO_SUCH_JOB = -1, 5005, 1007, 1800, 2017
 #: What slurmrestd says when slurmctld or slurmdbd does not accept the token; -1 and 5005 mean other things, too.
@@ -84,13 +84,13 @@ class RestSlurm:
 
     can_name_nodes = False  # v0.0.38 refuses required_nodes
 
-    def __init__(self, access: SlurmAccess, now_ms: Callable[[], int]) -> None:
+    def __init__(self, access: SlurmAccess, now_ms: Callable[[], int], read_s: float = _READ_S) -> None:
         self._access = access
         self._now_ms = now_ms
         self._url = access.rest_url.rstrip("/")
         self._tokens = Tokens(access, now_ms)
         self._client = httpx.Client(
-            timeout=httpx.Timeout(_READ_S, connect=_CONNECT_S),
+            timeout=httpx.Timeout(read_s, connect=_CONNECT_S),
             limits=httpx.Limits(max_connections=_AT_ONCE + 4, max_keepalive_connections=_AT_ONCE + 4),
             headers={"Accept": "application/json"},
         )

@@ -156,8 +156,9 @@ def code_and_signal(text: str) -> tuple[int | None, int | None]:
 
 
 def how_ended(state: str, code: int | None, number: int | None) -> tuple[int | None, int | None]:
-    """(exit code, signal) of a job that ended in a state. Only one that completed has exited with 0: the accounting says
-    so of cancelled ones, too, and that of API v0.0.38 of all.
+    """(exit code, signal) of a job that ended in a state. Only one that completed has exited with 0.
+
+    The accounting says so of cancelled ones, too, and that of API v0.0.38 of all.
     """
     return (code or None, number) if state != "COMPLETED" else (code, number)
 
