@@ -63,6 +63,7 @@ _WAITS_MS = 3_000
 #: After a submission or a stop we look soon, and then less and less often.
 _FIRST_GLANCE_MS, _LAST_GLANCE_MS = 100, 10_000
 _MOST_GLANCES = 8
+_SHORT_POLL_MS = 300
 _LONGEST_PAUSE_MS = 10_000
 #: Of all the time, at most this part goes into asking one cluster for its jobs.
 _LISTING_SHARE = 0.25
@@ -177,6 +178,7 @@ class SlurmEngine:
         self._glance_ms = 0  # how long to wait for the next glance; 0: none is wanted
         self._next_glance_ms = 0
         self._next_poll_ms = 0
+        self._poll_takes_ms = 0
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"watteau-slurm-{site_id}", daemon=True)
         self._thread.start()
@@ -568,12 +570,24 @@ class SlurmEngine:
                 self._next_poll_ms = min(self._next_poll_ms, self._next_glance_ms)
                 self._glance_ms = 0
                 return
+            others_live = len(self._attempts) > len(young)
         with self._polling, _as_silence():
             for its in young:
                 job = self._slurm.job(its.job_id)
-                others = self._ours.get(its.name, ())
-                if job is not None and self._is_ours(job) and job.name == its.name and len(others) < 2:
-                    self._follow(its, (job,), is_listed=False)
+                if (
+                    job is None
+                    or not self._is_ours(job)
+                    or job.name != its.name
+                    or len(self._ours.get(its.name, ())) > 1
+                ):
+                    continue
+                if others_live and translate.runs(job) and self._poll_takes_ms < _SHORT_POLL_MS:
+                    self._poll()  # it may stand where another one has just left: that is told first, then
+                    return
+                self._follow(its, (job,), is_listed=False)
+        with self._state:  # behind a slow prefix each look takes its time
+            self._glance_ms = self._glance_ms and max(self._glance_ms, 4 * (self._now_ms() - now_ms))
+            self._next_glance_ms = self._now_ms() + self._glance_ms
 
     def _first_look(self) -> None:
         self._check_open()
@@ -624,7 +638,8 @@ class SlurmEngine:
             pause_ms = 1000 * self._access.poll_s
             if not any(not its.has_ended for its in self._attempts.values()):
                 pause_ms = min(_LONGEST_PAUSE_MS, pause_ms * min(_QUIET_FACTOR, 1 + self._quiet // 3))
-            pause_ms = max(pause_ms, (now_ms - began_ms) * (1 / _LISTING_SHARE - 1))
+            self._poll_takes_ms = now_ms - began_ms
+            pause_ms = max(pause_ms, self._poll_takes_ms * (1 / _LISTING_SHARE - 1))
             self._next_poll_ms = now_ms + self._jittered(pause_ms)
             was_silent, self._silent, self._seen_once = self._silent, "", True
             told = bool(self._changes) or self._is_new
