@@ -35,9 +35,8 @@ _CANCELLED = "jobs cancelled before they started"
 _KEPT = "jobs that are held, or kept waiting by a rule of the site's own"
 _BACKWARDS = "jobs that ended before they started, by their site's clock"
 _LEFT_OUT = {_NO_POOL, _CANCELLED, _KEPT, _BACKWARDS}
-_WAITED = (
-    "jobs that waited when the window began, which queue in the replay from its start and whose waits do not count"
-)
+_RAN = "jobs that ran when the window began, which run to their real end on both sides and whose waits do not count"
+_WAITED = "jobs that waited when the window began, which queue in the replay from then on and whose waits do not count"
 _UNSTARTED = (
     "jobs that had not started when this was read, which compete in the replay with their limit as run time and count "
     "in no figure"
