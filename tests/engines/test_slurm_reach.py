@@ -194,7 +194,7 @@ def test_what_waits_and_what_runs_is_cancelled_and_what_ended_is_left_alone(
     for job_id in (runs, waits):
         slurm.cancel(job_id)
     job = until(slurm, runs, "CANCELLED")
-    assert job.exit_code is None
+    assert job.exit_code in (None, 143)  # a shell whose child is ended may have time for a word of its own
     never = until(slurm, waits, "CANCELLED")
     assert (never.nodes, never.start_s, never.held, never.exit_code) == ((), None, (), None)
     assert never.end_s is not None
@@ -226,7 +226,7 @@ def test_both_ways_say_the_same(
         by_hand(
             slurm_sites, "-t", "1-02:03", "-N2", "--mem=3G", "-J", "a b|c=d\ne", "--comment", "x,y", "--wrap", "id"
         ),
-        by_hand(slurm_sites, "--dependency=afterok:9999999", "-t", "UNLIMITED", "--wrap", "id"),
+        by_hand(slurm_sites, "--begin=now+1hour", "-t", "UNLIMITED", "--wrap", "id"),
     ]
     slurm_sites.admin(SITE, "scontrol", "update", f"nodename={node}", "state=drain", "reason=bad fan, a b=c")
     slurm_sites.admin(
@@ -258,7 +258,7 @@ def test_both_ways_say_the_same(
         by_id = {job.job_id: job for job in first.jobs}
         assert (by_id[ids[1]].gpus, by_id[ids[1]].reason) == (3, "JobHeldUser")
         assert (by_id[ids[2]].name, by_id[ids[2]].time_limit_s) == ("a b|c=d\ne", 93_780)
-        assert (by_id[ids[3]].reason, by_id[ids[3]].time_limit_s) == ("DependencyNeverSatisfied", 0)
+        assert (by_id[ids[3]].reason, by_id[ids[3]].time_limit_s) == ("BeginTime", 0)
     finally:
         slurm_sites.admin(SITE, "scontrol", "update", f"nodename={node}", "state=resume")
         slurm_sites.admin(SITE, "scontrol", "delete", "reservation=kept")
@@ -460,8 +460,6 @@ def test_slurmrestd_that_is_away_hangs_or_fails_is_no_answer(
     assert listing is not None
     assert [job.name for job in listing.jobs].count(asked.name) == 1, "it was submitted, though nobody was told"
     proxy.close()
-    with pytest.raises(EngineUnreachable, match="nobody answers there"):
-        slurm.submit(give())
     slurm.close()
 
 
@@ -473,6 +471,8 @@ def test_slurmrestd_may_be_restarted_between_two_questions(
     slurm_sites.kill(SITE, "rest")
     with pytest.raises(EngineUnreachable, match="nobody answers there"):
         slurm.nodes()
+    with pytest.raises(EngineUnreachable, match="nobody answers there"):
+        slurm.submit(give())
     slurm_sites.start(SITE, "rest")
     assert until(slurm, slurm.submit(give()), "COMPLETED")
     slurm.close()
@@ -581,7 +581,7 @@ def test_a_connection_that_is_cut_leaves_only_what_was_sent_in_doubt(
 ) -> None:
     """The shell's answers end after some bytes, as when a network goes away."""
     words: Sequence[str] = slurm_sites.command_prefix(SITE)
-    cut = _program(tmp_path, "cut", f'{" ".join(words)} "$@" | head -c 300')
+    cut = _program(tmp_path, "cut", f'{" ".join(words)} "$@" | dd bs=1 count=150 2>/dev/null')
     slurm = CommandSlurm(access(slurm_sites, "commands", command_prefix=(cut,)))
     asked = [give() for _ in range(6)]
     given = slurm.submit_all(asked)

@@ -130,6 +130,14 @@ def test_of_a_requeued_job_the_last_run_counts() -> None:
         assert "1 runs of jobs that were requeued, before their last one: left out" in notes(*order)
 
 
+def test_a_run_that_was_requeued_and_runs_again_in_the_end_is_an_earlier_run_not_an_unfinished_job() -> None:
+    requeued = replace(JOB, state=JobState.WAITING, submitted_ms=NOON_MS - 60_000)
+    waits = replace(requeued, engine_id="101")
+    text = notes(requeued, JOB, waits)
+    assert "1 runs of jobs that were requeued, before their last one: left out" in text
+    assert "1 jobs have not ended" in text
+
+
 def test_an_id_that_its_site_gave_again_to_someone_else_is_another_job() -> None:
     again = replace(JOB, user="bob", tenant=TenantId("chemistry"), submitted_ms=NOON_MS + 1_000)
     assert len(of(JOB, again)) == 2

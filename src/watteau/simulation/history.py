@@ -52,12 +52,17 @@ def workload_of(
     """
     models = gpu_models or {}
     sites, shapes, tenants, other_ids = Numbering(str), Numbering(shape_of), Numbering(str), Numbering(str)
-    left_out, remarks = Counter[str](), Counter[str]()
+    left_out = Counter(dict.fromkeys((UNFINISHED, NEVER_STARTED, _BACKWARDS, _EARLIER_RUN), 0))
+    remarks = Counter[str]()
+    unfinished = Counter[tuple[int, int, int]]()
 
     def rows() -> Iterator[tuple[int, ...]]:
         for job in jobs:
+            number, task = _id(job.engine_id)
+            if number < 0:
+                task = other_ids.index(job.engine_id)
             if not job.state.is_end or job.ended_ms is None:
-                left_out[UNFINISHED] += job.tasks
+                unfinished[sites.index(job.site), number, task] += job.tasks
             elif job.started_ms is None:
                 left_out[NEVER_STARTED] += job.tasks
             elif job.ended_ms < job.started_ms:
@@ -66,10 +71,10 @@ def workload_of(
                 remarks[TIMED_OUT] += job.state is JobState.TIMED_OUT
                 allowed = _models(job, models)
                 tenant = tenant_of(job.account, job.user) if job.tenant in nobody else str(job.tenant)
-                number, task = _id(job.engine_id)
                 yield (
                     sites.index(job.site),
-                    *((number, task) if number >= 0 else (-1, other_ids.index(job.engine_id))),
+                    number,
+                    task,
                     job.submitted_ms // 1_000,
                     (job.submitted_ms if job.eligible_ms is None else job.eligible_ms) // 1_000,
                     job.started_ms // 1_000,
@@ -80,10 +85,15 @@ def workload_of(
                 )
 
     columns = _columns(rows())
+    left_out[UNFINISHED] = unfinished.total()
     if not columns.rows:
         found = "; ".join(["no job that ended", *(f"{count} {what}" for what, count in left_out.items() if count)])
         raise InputError(source, [Fault(0, "", found, "at least one job")])
     table = {name: columns.take(name) for name in _COLUMNS}
+    # A run that was requeued has not ended in its accounting's words; a later run of the same job has.
+    rerun = _those_in(table, unfinished)
+    left_out[UNFINISHED] -= rerun
+    left_out[_EARLIER_RUN] += rerun
     # The order of reading means nothing: names count by their place in the alphabet.
     table["site"] = _ranks(sites.values)[table["site"]]
     of_other_form = table["number"] < 0
@@ -182,6 +192,13 @@ def _columns(rows: Iterator[tuple[int, ...]]) -> Columns:
         block = np.array(piece, dtype=np.int64).T.copy()
         columns.add(**dict(zip(_COLUMNS, block, strict=True)))
     return columns
+
+
+def _those_in(table: dict[str, Int64Array], runs: "Counter[tuple[int, int, int]]") -> int:
+    """How many runs of (site, number, task) have a row for their job."""
+    near = np.flatnonzero(np.isin(table["number"], [number for _, number, _ in runs]))
+    there = set(zip(*(table[name][near].tolist() for name in ("site", "number", "task")), strict=True))
+    return sum(count for key, count in runs.items() if key in there)
 
 
 def _ranks(names: Sequence[str]) -> Int64Array:

@@ -23,6 +23,7 @@ from watteau.engines.contract import EngineUnreachable, NoAccounting
 from watteau.engines.slurm.facts import InDoubt, Listing, SlurmJob, SlurmNode, Submission
 from watteau.engines.slurm.files import read_here
 from watteau.engines.slurm.hosts import fold
+from watteau.engines.slurm.past import FIRST_S, belongs, last_runs, pieces
 from watteau.engines.slurm.refusals import NOT_TAKEN, number_of, refusal
 from watteau.engines.slurm.values import (
     ENDED,
@@ -36,6 +37,7 @@ from watteau.engines.slurm.values import (
     memory_mib,
     names,
     node_state,
+    reason_of,
     spread,
     text_of,
     tres,
@@ -50,7 +52,7 @@ _EACH_SUBMIT_S = 2.0
 _LANES = 4
 _FEWEST_IN_LANE = 8
 _PIECE_S = 7 * 86_400
-_LATE_S = 31 * 86_400
+_EVER_S = 3_650 * 86_400
 
 #: Settings of an account's shell that would change what the commands show.
 _UNSET = (
@@ -170,23 +172,20 @@ class CommandSlurm:
 
     def accounting(self, names: Sequence[str], since_s: int) -> list[SlurmJob]:
         """Jobs of these names in the accounting, of our user, submitted since then. Raises NoAccounting."""
-        found: dict[tuple[int, str], SlurmJob] = {}
+        records: list[SlurmJob] = []
+        since_s = max(since_s, FIRST_S)
         for first in range(0, len(names), 500):
             wanted = set(names[first : first + 500])
             which = f"--user={shlex.quote(self._access.user)} --name={shlex.quote(','.join(sorted(wanted)))}"
-            for job in self._past(f"{which} --starttime={_moment(since_s)} --endtime=now"):
-                if job.name in wanted and job.submit_s >= since_s:
-                    _keep_last(found, job)
-        return list(found.values())
+            some = self._past(f"{which} --starttime={_moment(since_s)} --endtime={_moment(since_s + _EVER_S)}")
+            records += [job for job in some if job.name in wanted and job.submit_s >= since_s]
+        return last_runs(records)
 
     def history(self, since_s: int, until_s: int) -> Iterator[SlurmJob]:
         """Everybody's jobs in the accounting that were submitted in [since, until). Raises NoAccounting."""
-        for start_s in range(since_s, until_s + _LATE_S, _PIECE_S):
-            end_s = start_s + _PIECE_S
-            for job in self._past(f"--allusers --starttime={_moment(start_s)} --endtime={_moment(end_s)}"):
-                # A job is shown in each piece that it touches; it counts in that in which it became eligible.
-                if since_s <= job.submit_s < until_s and start_s <= (job.eligible_s or job.submit_s) < end_s:
-                    yield job
+        for piece in pieces(since_s, until_s, _PIECE_S):
+            which = f"--allusers --starttime={_moment(piece[0])} --endtime={_moment(piece[1])}"
+            yield from (job for job in self._past(which) if belongs(job, since_s, until_s, piece))
 
     def read_file(self, path: str, start: int, most: int) -> bytes:
         """Up to `most` bytes of a file that the nodes see, from an offset. Raises FileNotFoundError."""
@@ -479,7 +478,7 @@ def _job(row: Sequence[str]) -> SlurmJob:
         partition=said["Partition"],
         state=state,
         flags=flags,
-        reason=text_of(said["Reason"]),
+        reason=reason_of(said["Reason"]),
         submit_s=epoch_s(said["SubmitTime"]) or 0,
         eligible_s=epoch_s(said["EligibleTime"]),
         start_s=epoch_s(said["StartTime"]) if nodes else None,
@@ -601,17 +600,6 @@ def _past_job(row: Sequence[str]) -> SlurmJob:
         restarts=0,
         comment=said["Comment"],
     )
-
-
-def _keep_last(found: dict[tuple[int, str], SlurmJob], job: SlurmJob) -> None:
-    """The last record of a job counts; each earlier one is a run that was put back into the queue."""
-    key = (job.job_id, job.name)
-    earlier = found.get(key)
-    if earlier is None:
-        found[key] = job
-    else:
-        last = max(earlier, job, key=lambda each: (each.submit_s, each.end_s or 2**63))
-        found[key] = replace(last, restarts=earlier.restarts + 1)
 
 
 def _listed(text: str) -> tuple[str, ...]:

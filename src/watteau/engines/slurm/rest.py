@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Literal, TypeVar
@@ -18,6 +18,7 @@ from watteau.engines.contract import EngineUnreachable, LaunchRefused, NoAccount
 from watteau.engines.slurm import answers
 from watteau.engines.slurm.facts import InDoubt, Listing, SlurmJob, SlurmNode, Submission, TokenRefused
 from watteau.engines.slurm.files import read_here
+from watteau.engines.slurm.past import FIRST_S, belongs, last_runs, pieces
 from watteau.engines.slurm.refusals import NOT_TAKEN, refusal
 from watteau.engines.slurm.tokens import Token, Tokens
 
@@ -43,10 +44,6 @@ _UNSPECIFIED, _NO_BYTES, _NO_AUTH, _NO_CONTROLLER, _NO_SUCH_JOB = -1, 5005, 1007
 _MAYBE_TOKEN = frozenset({_UNSPECIFIED, _NO_BYTES, _NO_AUTH, 1008, 2010})
 _HAS_ENDED = frozenset({2017, 2021, 2084})
 _PIECE_S = 86_400
-#: A job may become eligible long after it was submitted, and the accounting is asked by that time.
-_LATE_S = 31 * 86_400
-#: Slurm reads no times before; there was no Slurm then.
-_FIRST_S = 1_000_000_000
 
 _A = TypeVar("_A", bound=answers.Answer)
 
@@ -198,24 +195,20 @@ class RestSlurm:
     def accounting(self, names: Sequence[str], since_s: int) -> list[SlurmJob]:
         """Jobs of these names in the accounting, of our user, submitted since then. Raises NoAccounting."""
         wanted = set(names)
-        found: dict[tuple[int, str], SlurmJob] = {}
-        until_s = self._now_ms() // 1000 + _PIECE_S
+        records: list[SlurmJob] = []
+        since_s = max(since_s, FIRST_S)
+        until_s = max(since_s, self._now_ms() // 1000) + _PIECE_S
         for first in range(0, len(names), 200):
-            some = ",".join(names[first : first + 200])
-            for job in self._past(since_s, until_s, job_name=some):
-                if job.name in wanted and job.user == self._access.user and job.submit_s >= since_s:
-                    _keep_last(found, job)
-        return list(found.values())
+            some = self._past(since_s, until_s, job_name=",".join(names[first : first + 200]))
+            records += [job for job in some if job.name in wanted and job.submit_s >= since_s]
+        return last_runs(job for job in records if job.user == self._access.user)
 
     def history(self, since_s: int, until_s: int) -> Iterator[SlurmJob]:
         """Everybody's jobs in the accounting that were submitted in [since, until). Raises NoAccounting."""
-        last_s = min(until_s + _LATE_S, self._now_ms() // 1000 + 1)
-        for start_s in range(since_s, max(last_s, until_s), _PIECE_S):
-            end_s = start_s + _PIECE_S
-            for job in self._past(start_s, end_s):
-                # A job is shown in each piece that it touches; it counts in that in which it became eligible.
-                if since_s <= job.submit_s < until_s and start_s <= (job.eligible_s or job.submit_s) < end_s:
-                    yield job
+        now_s = self._now_ms() // 1000
+        for piece in pieces(since_s, until_s, _PIECE_S):
+            if piece[0] <= now_s:
+                yield from (job for job in self._past(*piece) if belongs(job, since_s, until_s, piece))
 
     def read_file(self, path: str, start: int, most: int) -> bytes:
         """Up to `most` bytes of a file that the nodes see, from an offset. Raises FileNotFoundError."""
@@ -413,7 +406,7 @@ class RestSlurm:
                 "its plugin for it (-s openapi/dbv..., or openapi/slurmdbd)"
             )
         # A number alone is refused, and ISO 8601 would be of the server's own zone.
-        span = {"start_time": f"uts{max(since_s, _FIRST_S)}", "end_time": f"uts{until_s}"}
+        span = {"start_time": f"uts{since_s}", "end_time": f"uts{until_s}"}
         params = {"skip_steps": "true", **span, **asked}
         path = f"/slurmdb/{version}/jobs"
         reply = self._ask(f"{self._url}{path}", params)
@@ -421,17 +414,6 @@ class RestSlurm:
             return []
         answer = self._read(reply, _PAST, path)
         return [answers.past_job_of(job) for job in answer.jobs or ()]
-
-
-def _keep_last(found: dict[tuple[int, str], SlurmJob], job: SlurmJob) -> None:
-    """The last record of a job counts; each earlier one is a run that was put back into the queue."""
-    key = (job.job_id, job.name)
-    earlier = found.get(key)
-    if earlier is None:
-        found[key] = job
-    else:
-        last = max(earlier, job, key=lambda each: (each.submit_s, each.end_s or 2**63))
-        found[key] = replace(last, restarts=earlier.restarts + 1)
 
 
 def _job_fields(submission: Submission, version: str) -> dict[str, object]:

@@ -39,6 +39,19 @@ def text_of(word: str | None) -> str:
     return "" if word is None or word in _NOTHING else word
 
 
+#: squeue shows a sentence in place of the reason where slurmctld made one, beside the reason's own word.
+_SENTENCES = {
+    "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions": "Resources"
+}
+
+
+def reason_of(said: str) -> str:
+    """The word of squeue's reason: `ReqNodeNotAvail, UnavailableNodes:gpu7` is ReqNodeNotAvail."""
+    said = text_of(said)
+    word, comma, _ = said.partition(",")
+    return _SENTENCES.get(said) or (word if comma and word.isalnum() else said)
+
+
 def job_state(words: str | Iterable[str]) -> tuple[str, frozenset[str]]:
     """(base state, flags) of `RUNNING`, of `COMPLETING`, of `CANCELLED by 1000`, or of a list of such words."""
     said = [words.split(" ", 1)[0]] if isinstance(words, str) else list(words)
