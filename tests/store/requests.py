@@ -5,7 +5,8 @@ from typing import Any
 
 from watteau.domain.people import User
 from watteau.domain.records import Ends, Intends, Place
-from watteau.domain.requests import ArraySpec, JobId, Outcome, Request
+from watteau.domain.requests import ArraySpec, JobId, JobState, Outcome, Request
+from watteau.domain.sites import Held, SiteJob
 from watteau.domain.units import PoolId, SiteId, TenantId
 from watteau.engines.contract import attempt_name
 from watteau.store.store import Lease, Store
@@ -53,3 +54,28 @@ def ends(
     used: Mapping[str, Any] | None = None,
 ) -> Ends:
     return Ends(job_id, number, outcome, started_ms, ended_ms, exit_code, None, cause, requeue, used or {})
+
+
+def site_job(engine_id: str, submitted_ms: int = 1_000, state: JobState = JobState.WAITING, **fields: Any) -> SiteJob:
+    """A job by hand: on one node with 4 GPUs and 8 cores as soon as it has started."""
+    has_started = state not in (JobState.WAITING, JobState.HELD)
+    usual: dict[str, Any] = {
+        "site": HERE,
+        "name": f"train {engine_id}",
+        "user": "zoe",
+        "account": "atelier",
+        "tenant": TEAM,
+        "partition": "normal",
+        "reason": "" if has_started else "Priority",
+        "tasks": 1,
+        "workers": 1,
+        "gpus": 4,
+        "cpus": 8,
+        "memory_mib": 1_024,
+        "time_limit_s": 3_600,
+        "priority": 7,
+        "started_ms": 2_000 if has_started else None,
+        "ended_ms": 5_000 if state.is_end else None,
+        "held": (Held("gpu1", 4, 8, 1_024),) if has_started else (),
+    }
+    return SiteJob(engine_id=engine_id, submitted_ms=submitted_ms, state=state, **(usual | fields))

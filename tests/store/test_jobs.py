@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.store.requests import ADA, BOB, OTHER, TEAM, array, ends, intends, leading, request, submitted
+from tests.store.requests import ADA, BOB, OTHER, TEAM, array, ends, intends, leading, request, site_job, submitted
 from watteau.domain.decisions import Reason
 from watteau.domain.records import EventKind, Starts, Waits
 from watteau.domain.requests import After, Dependency, JobId, JobState, Outcome, Request
-from watteau.domain.units import GPU_MILLI
+from watteau.domain.units import GPU_MILLI, SiteId, TenantId
 from watteau.store.store import Conflict, IdempotencyKey, JobFilter, NotFound, Store
 
 
@@ -272,6 +272,67 @@ def test_use_is_whole_attempts_cut_to_the_span(store: Store) -> None:
     assert summed == Counter(whole), "hours add up to the day"
     with pytest.raises(ValueError, match="colour"):
         store.usage("colour", 0, 1, None)
+
+
+def test_jobs_by_hand_count_as_use(store: Store) -> None:
+    (ours,) = submitted(store, gpu_milli=2_000, cpu_milli=1_000)
+    lease = leading(store)
+    store.record(lease, [intends(ours), ends(ours, started_ms=2_000, ended_ms=4_000)], 9_000)
+    far = SiteId("far")
+    store.keep_site_jobs(
+        lease,
+        [
+            site_job("1", state=JobState.COMPLETED, user="ada", started_ms=1_000, ended_ms=3_000),
+            site_job("1", 2_000, state=JobState.FAILED, started_ms=3_000, ended_ms=4_000, restarts=3),
+            site_job("1", state=JobState.RUNNING, started_ms=8_000, tenant=OTHER, site=far, gpus=0),
+            site_job("2"),
+            site_job("3", state=JobState.HELD),
+            site_job("4", state=JobState.CANCELLED, started_ms=None, held=()),
+            site_job("5", started_ms=2_000, restarts=1),  # it was put back into its queue
+            site_job("6", state=JobState.COMPLETED, started_ms=500, ended_ms=2_000),
+        ],
+    )
+
+    def used(by: str, tenants: frozenset[TenantId] | None = None) -> list[tuple[str, int, int, int, int, int]]:
+        rows = store.usage(by, 2_000, 10_000, tenants)
+        return [(row.key, row.jobs, row.attempts, row.by_hand_jobs, row.gpu_milli_ms, row.cpu_milli_ms) for row in rows]
+
+    team = (TEAM, 3, 3, 2, 2_000 * 2_000 + (1_000 + 1_000) * 4_000, 2_000 * 1_000 + (1_000 + 1_000) * 8_000)
+    other = (OTHER, 1, 1, 1, 0, 2_000 * 8_000)
+    assert used("tenant") == [team, other]
+    assert used("tenant", frozenset({TEAM})) == [team]
+    assert used("tenant", frozenset({OTHER})) == [other]
+    assert used("tenant", frozenset()) == []
+    assert used("site") == [("here", *team[1:]), ("far", *other[1:])]
+    assert [row[:4] for row in used("user")] == [("ada", 2, 2, 1), ("zoe", 2, 2, 2)]
+    assert used("user", frozenset({OTHER})) == [("zoe", *other[1:])]
+    parts = [store.usage("tenant", start, start + 1_000, None) for start in range(0, 12_000, 1_000)]
+    whole = {row.key: row.gpu_milli_ms for row in store.usage("tenant", 0, 12_000, None)}
+    summed = Counter[str]()
+    for part in parts:
+        summed.update({row.key: row.gpu_milli_ms for row in part})
+    assert summed == Counter(whole), "hours add up to the day"
+
+
+def test_past_use_has_jobs_by_hand_that_ran_and_ended(store: Store) -> None:
+    (ours,) = submitted(store)
+    lease = leading(store)
+    store.record(lease, [intends(ours), ends(ours, started_ms=2_000, ended_ms=5_000)], 9_000)
+    store.keep_site_jobs(
+        lease,
+        [
+            site_job("1", state=JobState.COMPLETED, started_ms=1_000, ended_ms=5_000),
+            site_job("2", state=JobState.FAILED, started_ms=1_000, ended_ms=4_000, tenant=OTHER, gpus=1),
+            site_job("3", state=JobState.COMPLETED, started_ms=1_000, ended_ms=3_000),
+            site_job("4", state=JobState.RUNNING),
+            site_job("5", state=JobState.CANCELLED, started_ms=None),
+            site_job("6", started_ms=1_000),
+        ],
+    )
+    use = store.past_use(3_000)
+    assert [use.tenants[tenant] for tenant in use.tenant] == [OTHER, TEAM, TEAM]
+    assert use.gpu_milli.tolist() == [1_000, 2_000, 4_000]
+    assert (use.started_ms.tolist(), use.ended_ms.tolist()) == ([1_000, 2_000, 1_000], [4_000, 5_000, 5_000])
 
 
 def test_past_use_has_what_ran_and_ended(store: Store) -> None:

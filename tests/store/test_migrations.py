@@ -2,14 +2,21 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
 
-from tests.store.requests import submitted
+from tests.store.requests import HERE, ends, leading, site_job, submitted
+from watteau.domain.records import Place
+from watteau.domain.requests import JobId, JobState
+from watteau.domain.units import PoolId
+from watteau.store import migrations
 from watteau.store.store import Store, StoreUnavailable
 from watteau.store.tables import metadata
 
@@ -75,6 +82,64 @@ def test_many_that_open_an_empty_database_at_once_all_succeed(url: str, open_sto
         thread.join()
     assert failures == []
     assert open_store(url).last_seq() == 4
+
+
+#: A user, a job with a running attempt, and a job that has ended, as Watteau wrote them before it knew shared sites.
+_ROWS_OF_0001 = (
+    "UPDATE counters SET last_seq = 4, last_job_id = 2, last_request_id = 1",
+    "INSERT INTO users (user_id, name, disabled, created_ms) VALUES (1, 'ada', FALSE, 1)",
+    "INSERT INTO requests (request_id, name_folded, gpu_milli, cpu_milli, body)"
+    """ VALUES (1, 'train', 2000, 1000, '{"name":"train","command":["x"],"gpu_milli":2000}')""",
+    *(
+        "INSERT INTO jobs (job_id, request_id, tenant, user_name, state, reason, detail, submitted_ms, started_ms,"
+        " ended_ms, site, attempts, cancel_requested)"
+        f" VALUES ({job_id}, 1, 'team', 'ada', '{state}', 0, '', 1000, 2000, {ended}, 'here', 1, FALSE)"
+        for job_id, state, ended in ((1, "running", "NULL"), (2, "completed", "5000"))
+    ),
+    *(
+        "INSERT INTO attempts (job_id, number, name, site, tenant, user_name, gpu_milli, cpu_milli, state, places,"
+        f" intended_ms, started_ms, ended_ms, cause) VALUES ({job_id}, 1, 'watteau-{job_id}-1', 'here', 'team', 'ada',"
+        f" 2000, 1000, '{state}', '[[\"h100\",3,[0,1],-1]]', 1500, 2000, {ended}, '')"
+        for job_id, state, ended in ((1, "running", "NULL"), (2, "ended", "5000"))
+    ),
+    *(
+        "INSERT INTO events (seq, at_ms, job_id, tenant, kind, data)"
+        f" VALUES ({seq}, 1, {job_id}, 'team', '{kind}', '{{}}')"
+        for seq, job_id, kind in ((1, 1, "submitted"), (2, 2, "submitted"), (3, 1, "started"), (4, 2, "finished"))
+    ),
+)
+
+
+def upgraded_to(url: str, version: str) -> None:
+    """Make the tables as they were in an older version."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, version)
+    engine.dispose()
+
+
+def test_a_database_of_before_shared_sites_keeps_what_it_has(url: str, open_store: Callable[[str], Store]) -> None:
+    upgraded_to(url, "0001")
+    assert [difference[0] for difference in differences(url)].count("add_table") == 4
+    run(url, *(statement.replace(":", "\\:") for statement in _ROWS_OF_0001))
+    store = open_store(url)
+    assert differences(url) == []
+    (running,) = store.live_jobs()[1]
+    assert running.attempt == store.attempts(JobId(1))[0]
+    assert running.attempt.places == (Place(PoolId("h100"), 3, (0, 1)),)
+    assert store.job(JobId(2)).state is JobState.COMPLETED
+    (used,) = store.usage("tenant", 0, 10_000, None)
+    assert (used.jobs, used.by_hand_jobs, used.gpu_milli_ms) == (2, 0, (8_000 + 3_000) * 2_000)
+    assert submitted(store) == [3]
+    assert store.settings_version() == 0
+    lease = leading(store)
+    store.record(lease, [ends(JobId(1))], 6_000)
+    store.keep_site_jobs(lease, [site_job("7")])
+    assert store.last_seq() == 7
+    assert [job.engine_id for job in store.live_site_jobs(HERE)] == ["7"]
 
 
 def test_tables_of_a_newer_watteau_are_refused(store: Store, url: str) -> None:

@@ -8,8 +8,9 @@ import pytest
 from tests.store.requests import ADA, HERE, PLACES, ends, intends, leading, submitted
 from watteau.domain.decisions import Reason
 from watteau.domain.errors import InvariantBroken
-from watteau.domain.records import Answers, Change, EventKind, FallsSilent, Finishes, Starts, Waits
+from watteau.domain.records import Answers, Change, EventKind, FallsSilent, Finishes, Place, Starts, Waits
 from watteau.domain.requests import AttemptState, JobId, JobState, Outcome
+from watteau.domain.units import PoolId
 from watteau.store.store import Conflict, JobFilter, Lease, LeaseLost, Store
 
 
@@ -104,6 +105,32 @@ def test_a_silent_attempt_is_unknown_until_its_engine_answers(store: Store) -> N
     store.record(lease, [FallsSilent(ran, 1, ""), ends(ran)], 6_000)
     assert store.job(ran).state is JobState.COMPLETED
     assert store.story(ran)[3].data == {"cause": "no route"}
+
+
+def test_where_an_engine_really_put_an_attempt_is_where_it_is(store: Store) -> None:
+    moved, stays, at_once = submitted(store, 3)
+    elsewhere = (Place(PoolId("h100"), 9, ()), Place(PoolId("a100"), 0, ()))
+    lease = leading(store)
+    store.record(lease, [intends(moved), intends(stays)], 2_000)
+    store.record(
+        lease,
+        [
+            Starts(moved, 1, 3_000, elsewhere, ("gpu9", "old0")),
+            Starts(stays, 1, 3_000, nodes=("gpu3", "gpu4")),
+            intends(at_once),
+            Starts(at_once, 1, 3_000, elsewhere),
+        ],
+        3_001,
+    )
+    assert [store.attempts(job_id)[0].places for job_id in (moved, stays, at_once)] == [elsewhere, PLACES, elsewhere]
+    assert [store.story(job_id)[-1].data for job_id in (moved, stays, at_once)] == [
+        {"started_ms": 3_000, "nodes": ["gpu9", "old0"]},
+        {"started_ms": 3_000, "nodes": ["gpu3", "gpu4"]},
+        {"started_ms": 3_000},
+    ]
+    store.record(lease, [ends(moved)], 6_000)
+    assert store.attempts(moved)[0].places == elsewhere
+    assert store.story(moved)[1].data["places"] == [["h100", 3, [0, 1], -1], ["h100", 4, [], 2]], "as it was decided"
 
 
 def test_a_job_may_end_while_it_waits(store: Store) -> None:

@@ -1,6 +1,6 @@
 """What is asked: the shape of a job, and a workload as columns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -75,12 +75,16 @@ class Workload:
     shapes: tuple[Shape, ...]
     tenants: tuple[str, ...]
     notes: tuple[str, ...] = ()  # what was changed, filled in or left out on the way in
+    waited_s: Int64Array | None = None  # [job] from its submit to its start where it really ran; None: not recorded
+    zero_s: int | None = None  # the epoch second of the workload's zero; None: not known
 
     def __post_init__(self) -> None:
         count = len(self.job_id)
         for name in ("submit_s", "runtime_s", "estimate_s", "limit_s", "shape", "tenant", "priority_class"):
             if len(getattr(self, name)) != count:
                 raise ValueError(f"column {name} has {len(getattr(self, name))} rows, job_id has {count}")
+        if self.waited_s is not None and (len(self.waited_s) != count or bool(np.any(self.waited_s < 0))):
+            raise ValueError("waited_s has a value for each job, and none below 0")
         if not count:
             return
         for name, least, most in (
@@ -99,6 +103,13 @@ class Workload:
 
     def __len__(self) -> int:
         return len(self.job_id)
+
+    def part(self, rows: slice, note: str) -> "Workload":
+        """Some of the jobs, with one more note; the zero stays."""
+        names = ("job_id", "submit_s", "runtime_s", "estimate_s", "limit_s", "shape", "tenant", "priority_class")
+        columns = {name: getattr(self, name)[rows] for name in names}
+        waited_s = None if self.waited_s is None else self.waited_s[rows]
+        return replace(self, **columns, waited_s=waited_s, notes=(*self.notes, note))
 
     def gpu_milli(self) -> Int64Array:
         """[job] thousandths of a GPU that each job's whole gang holds."""

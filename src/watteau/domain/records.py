@@ -161,6 +161,7 @@ class Ends:
     cause: str
     requeue: bool
     used: Mapping[str, Any]  # peak_memory_mib, cpu_ms, enforced: as the engine said
+    given: bool = True  # False: its engine was never asked to start it, so that it counts as no try
 
 
 @dataclass(frozen=True, slots=True)

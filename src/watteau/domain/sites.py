@@ -40,6 +40,10 @@ class Held:
     memory_mib: int
 
 
+#: squeue's words for "there is no room, or others are first", and for a job that was not looked at yet.
+_FOR_ROOM = frozenset({"", "None", "Priority", "Resources", "ReqNodeNotAvail"})
+
+
 @dataclass(frozen=True, slots=True)
 class SiteJob:
     """A job that people gave to a site's own scheduler, as it was last seen there.
@@ -77,6 +81,16 @@ class SiteJob:
     def key(self) -> tuple[str, int]:
         """What names it at its site."""
         return self.engine_id, self.submitted_ms
+
+    @property
+    def array_id(self) -> str:
+        """1234 of a task 1234_7 and of a rest 1234_[8-99]; of a job that is of no array its own id."""
+        return self.engine_id.partition("_")[0]
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether it waits for room, or for its turn, and for nothing else that its site's own rules ask."""
+        return self.state is JobState.WAITING and self.reason.partition(",")[0] in _FOR_ROOM
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,13 +37,15 @@ from watteau.domain.records import (
     Waits,
 )
 from watteau.domain.requests import AttemptState, JobId, JobState, Outcome, Request
-from watteau.domain.sites import SiteJob, SiteSetting
+from watteau.domain.sites import Difference, Partition, SiteJob, SiteNode, SiteSetting
 from watteau.domain.units import GPU_MILLI, NEVER_S, SiteId, TenantId
 from watteau.engines.contract import Engine, Launch, LogPart, Observation, Seen, SiteView, attempt_name
 from watteau.runtime.clock import Clock, monotonic_s
 from watteau.runtime.dependencies import Dependencies, Target
+from watteau.runtime.diff import closed_windows, differences, limits
 from watteau.runtime.live_state import Asked, LiveState, PoolFigures, Promise, Stepped, compile_core, digest_of
 from watteau.runtime.recorder import SiteRecorder
+from watteau.runtime.shadow import ShadowSite
 from watteau.runtime.shared import SharedSite, same_nodes
 from watteau.runtime.sites import News, Refused, SiteDriver, Swept, Viewed, Voice
 from watteau.store.store import Conflict, JobFilter, Lease, LeaseLost, LiveJob, NotFound, Store, StoreUnavailable
@@ -136,6 +138,10 @@ class Figures:
     digest: str = ""
 
 
+class _Anew(Exception):  # noqa: N818 - it is no error
+    """Something changed that every waiting job must be matched with again."""
+
+
 @dataclass(slots=True)
 class _Now:
     """What one cycle gathers."""
@@ -173,12 +179,15 @@ class Controller:
         self._lease_until_s = 0.0  # by the monotonic clock
         self._closed = threading.Event()
         self._heart = threading.Thread(target=self._renew, name="watteau-lease", daemon=True)
+        self._settings: dict[SiteId, SiteSetting] = {}  # what operators said of sites; replaced, never changed
         self.drivers: dict[SiteId, SiteDriver] = {}
+        self._shadows: dict[SiteId, ShadowSite] = {}
         for site in fleet.sites:
             if site.id in engines:
                 recorder = SiteRecorder(site, store, lambda: self._lease, clock)
+                shadow = self._shadows[site.id] = self._shadow_of(site.id)
                 self.drivers[site.id] = SiteDriver(
-                    site, engines[site.id], self._leads_still, self.wake, recorder.record
+                    site, engines[site.id], self._leads_still, self.wake, _both(recorder, shadow)
                 )
         self._silent_since_ms = dict.fromkeys(self.drivers, clock.now_ms())
         self._live_lock = threading.RLock()  # guards all below
@@ -192,10 +201,10 @@ class Controller:
         self._said_s = 0.0
         self._verified_s = 0.0
         self._settings_version = -1
-        self._settings: dict[SiteId, SiteSetting] = {}  # what operators said of sites
         self._unswept: set[SiteId] = set()  # nothing starts there before strangers of our name are gone
         self._shared: dict[SiteId, SharedSite] = {}
         self._views: dict[SiteId, SiteView] = {}
+        self._limits: dict[SiteId, tuple[Partition, ...]] = {}  # of the partitions, as jobs were last matched to them
         self._stand_ins = 0  # ids given to jobs that others put in by hand
         self._wake_s = NEVER_S  # the core wants to be stepped then
         self._dirty = False  # something was gathered for the next step
@@ -218,6 +227,8 @@ class Controller:
         if self._thread.ident is not None:
             self._thread.join(timeout=30)
         self._closed.set()
+        for shadow in self._shadows.values():
+            shadow.close()
         for driver in self.drivers.values():
             driver.close()
 
@@ -270,6 +281,14 @@ class Controller:
     def site_view(self, site: SiteId) -> SiteView | None:
         """What a site that others use, too, showed last; None: nothing yet, or it is not such a site."""
         return self._views.get(site)
+
+    def differences(self, site: SiteId) -> list[Difference] | None:
+        """What the fleet file and the site's engine say differently; None: the engine has shown nothing yet."""
+        with self._live_lock:
+            view, shared = self._views.get(site), self._shared.get(site)
+            if view is None or shared is None:
+                return None
+            return differences(shared.site, view, tuple(shared.nodes.values()))
 
     def waits_for(self, job_id: JobId) -> str:
         """What the site's own scheduler says of an attempt that it has not started; empty when there is nothing."""
@@ -341,7 +360,7 @@ class Controller:
                     self._wait(self._cycle())
             except LeaseLost:
                 self._log.warning("leadership lost")
-            except Conflict as met:  # someone held a job after the cycle had read the log: look again
+            except (Conflict, _Anew) as met:  # someone held a job after the cycle had read the log: look again
                 self._log.info("decided on what had changed meanwhile", cause=str(met))
             except StoreUnavailable as gone:
                 self._log.error("store unavailable", cause=str(gone))
@@ -470,7 +489,7 @@ class Controller:
     def _remember_sites(self, live: LiveState, rows: Iterable[LiveJob]) -> None:
         """What the sites that others use, too, showed last, and where our attempts stand among it."""
         self._shared = {
-            site_id: SharedSite(driver.site, self._tenant_of, self._stand_in)
+            site_id: SharedSite(driver.site, self._tenant_of, self._given_fleet.tenants.id, self._stand_in)
             for site_id, driver in self.drivers.items()
             if driver.shared is not None
         }
@@ -479,6 +498,8 @@ class Controller:
         for site_id, shared in self._shared.items():
             shared.see_nodes(live, self._store.site_nodes(site_id))
             self.drivers[site_id].names = shared.names()
+            if (view := self._views.get(site_id)) is not None:
+                shared.see_capacity(live, view.nodes)
             there = [(shape, its) for shape, its in attempts if its.site == site_id]
             for shape, its in there:
                 if its.started_ms is not None:
@@ -487,6 +508,26 @@ class Controller:
             for shape, its in there:
                 if its.started_ms is None:
                     shared.plan(its.name, shape, its.places)
+
+    def _shadow_of(self, site: SiteId) -> ShadowSite:
+        return ShadowSite(
+            site,
+            self._given_fleet,
+            self._policy,
+            self._store,
+            self._clock,
+            in_shadow=lambda: self.mode(site) is Mode.SHADOW and not self.fenced(site),
+            lease=lambda: self._lease,
+            own=lambda: self._running_at(site),
+        )
+
+    def _running_at(self, site: SiteId) -> list[Asked]:
+        """Our attempts that hold places at a site; none when another controller leads."""
+        with self._live_lock:
+            live = self._live
+            there = [job.job_id for job in self._jobs.values() if job.attempt is not None and job.attempt.site == site]
+            found = [live.running(job_id) for job_id in there if live.knows(job_id)] if live is not None else []
+            return [asked for asked in found if asked is not None]
 
     def _stand_in(self) -> JobId:
         self._stand_ins += 1
@@ -578,9 +619,43 @@ class Controller:
                 and (can.fractions or not 0 < request.gpu_milli < GPU_MILLI)
                 and (can.gangs or request.workers == 1)
                 and (not request.partition or driver.site.engine is EngineKind.SLURM)
+                and self._lets_in(site_id, request)
             ):
                 able.append(str(site_id))
         return tuple(able) or request.sites
+
+    def _lets_in(self, site: SiteId, request: Request) -> bool:
+        """Whether the partition where the job would go allows its time limit and its nodes, as far as it is known."""
+        access = self.drivers[site].site.slurm
+        wanted = request.partition or (access.partition if access is not None else "")
+        for its in self._limits.get(site, ()):
+            if its.name == wanted if wanted else its.is_default:
+                return (
+                    (not its.most_time_s or request.time_limit_s <= its.most_time_s)
+                    and (not its.most_nodes or self._least_nodes(site, request) <= its.most_nodes)
+                    and request.workers >= its.least_nodes
+                )
+        return not (request.partition and self._limits.get(site))
+
+    def _least_nodes(self, site: SiteId, request: Request) -> int:
+        """How few nodes of the site hold the workers."""
+        most = max(
+            (
+                min(
+                    room // asked
+                    for room, asked in (
+                        (GPU_MILLI * pool.gpus_per_node, request.gpu_milli),
+                        (1000 * pool.cpu_cores, request.cpu_milli),
+                        (1024 * pool.memory_gib, request.memory_mib),
+                        (request.workers, 1),
+                    )
+                    if asked
+                )
+                for pool in self.drivers[site].site.pools
+            ),
+            default=1,
+        )
+        return -(-request.workers // max(1, most))
 
     def _look_up(self, job_id: JobId) -> list[Target]:
         """A job, or all tasks of the array that it is the first of, whether they have ended or not."""
@@ -676,9 +751,12 @@ class Controller:
         return self.mode(site) is Mode.DRIVE and not self.fenced(site)
 
     def _bar(self, site: SiteId) -> None:
-        """Nothing starts at a site that is silent, is not driven, or may still run attempts that nobody knows."""
+        """Nothing starts at a site that is silent, is not driven, may still run attempts that nobody knows, or has not
+        shown yet what else runs there.
+        """
         driver = self.drivers.get(site)
         barred = driver is None or bool(driver.silent_cause) or not self._drives(site) or site in self._unswept
+        barred |= site in self._shared and site not in self._views
         self._arrays.bar(site, barred=barred)
         self._dirty = True
 
@@ -752,17 +830,30 @@ class Controller:
                 self._bar(site)
 
     def _viewed(self, site: SiteId, seen: Viewed, now: _Now) -> None:
-        shared = self._shared[site]
+        shared, first = self._shared[site], site not in self._views
         self._views[site] = seen.view
+        if (new := limits(seen.view)) != self._limits.get(site, ()):
+            self._limits[site] = new
+            raise _Anew(f"the partitions of {site} have other limits")
         self._dirty |= shared.see_nodes(self._arrays, seen.nodes)
         self.drivers[site].names = shared.names()
-        came, displaced = shared.see_starts(self._arrays, seen.view.jobs)
-        self._dirty |= came
+        short, displaced = shared.see_capacity(self._arrays, seen.view.nodes)
         self._displace(displaced)
+        came, displaced = shared.see_starts(self._arrays, seen.view.jobs)
+        self._displace(displaced)
+        self._dirty |= short | came
+        windows = closed_windows(seen.view, seen.nodes, self._our_names(site), now.now_ms // 1000)
+        self._dirty |= self._arrays.announce(site, windows)
+        if first:
+            self._bar(site)
         for job in list(self._jobs.values()):
             its = job.attempt
             if its is not None and its.site == site and not its.placed and its.state is AttemptState.RUNNING:
                 self._stand(job, its, its.places, now)
+
+    def _our_names(self, site: SiteId) -> tuple[str, ...]:
+        access = self.drivers[site].site.slurm
+        return () if access is None else (access.user, access.account)
 
     def _displace(self, names: Iterable[str]) -> None:
         """Others stand where these attempts were to be: their site starts them where and when it can."""
@@ -808,9 +899,7 @@ class Controller:
             elif self._drives(attempt.site):
                 now.acts.append(lambda: self._launch(job))  # written down, and then something happened: start it now
             else:
-                self._ended(
-                    job, seen, now, Outcome.LOST, "The site no longer takes jobs from Watteau; it had none yet."
-                )
+                self._take_back(job, now, "The site no longer takes jobs from Watteau, and was not told of it.")
         elif seen.seen is Seen.ENDED:
             self._ended(job, seen, now, seen.outcome or Outcome.LOST, seen.cause)
         elif attempt.state is AttemptState.INTENDED and seen.seen is Seen.RUNNING:
@@ -847,14 +936,21 @@ class Controller:
             seen = Observation(refused.name, Seen.ENDED)
             self._ended(job, seen, now, Outcome.FAILED, f"{SENTENCE[Reason.LAUNCH_REFUSED]} {refused.cause}")
 
-    def _ended(self, job: _Job, seen: Observation, now: _Now, outcome: Outcome, cause: str) -> None:
+    def _take_back(self, job: _Job, now: _Now, cause: str) -> None:
+        """Its site was never asked to start the attempt: the job waits again, and this was no try."""
+        assert job.attempt is not None
+        self._ended(job, Observation(job.attempt.name, Seen.ENDED), now, Outcome.LOST, cause, given=False)
+
+    def _ended(
+        self, job: _Job, seen: Observation, now: _Now, outcome: Outcome, cause: str, *, given: bool = True
+    ) -> None:
         assert job.attempt is not None
         if job.attempt.state is AttemptState.INTENDED and seen.started_ms is not None:
             # It ran and ended between two looks at it: its story has both all the same.
             self._begun(job, job.attempt, seen.started_ms, now, seen.nodes, over=True)
-        requeue = (
-            outcome is Outcome.LOST and job.request.requeue and not job.cancel and job.attempt.number < MOST_ATTEMPTS
-        )
+        if outcome is Outcome.LOST and job.cancel:
+            outcome = Outcome.CANCELLED  # it was to end, and has
+        requeue = outcome is Outcome.LOST and (not given or self._may_try_again(job))
         if outcome is Outcome.CANCELLED and job.detail:
             cause = job.detail
         now.changes.append(
@@ -873,6 +969,7 @@ class Controller:
                     "cpu_ms": seen.cpu_ms,
                     "enforced": list(seen.enforced),
                 },
+                given=given,
             )
         )
         del self._by_name[job.attempt.name]
@@ -893,6 +990,13 @@ class Controller:
         else:
             self._forget(job, _STATE_OF[outcome], now)
 
+    def _may_try_again(self, job: _Job) -> bool:
+        """Whether a job whose attempt was lost may have another one."""
+        if not job.request.requeue or job.attempts < MOST_ATTEMPTS:
+            return job.request.requeue
+        ends = [event for event in self._store.story(job.job_id) if event.kind is EventKind.ENDED]
+        return 1 + sum(1 for event in ends if event.data.get("given", True)) < MOST_ATTEMPTS
+
     def _forget(self, job: _Job, state: JobState, now: _Now) -> None:
         """The job has ended; whoever waited for that is looked at."""
         del self._jobs[job.job_id]
@@ -912,8 +1016,7 @@ class Controller:
         for job in [job for job in self._jobs.values() if job.attempt is not None and job.attempt.site == site]:
             assert job.attempt is not None
             if job.attempt.name in never_sent:
-                cause = f"Its site fell silent before it was told of it: {voice.cause}"
-                self._ended(job, Observation(job.attempt.name, Seen.ENDED), now, Outcome.LOST, cause)
+                self._take_back(job, now, f"Its site fell silent before it was told of it: {voice.cause}")
                 continue
             names.append(job.attempt.name)
             if not voice.heard and job.attempt.state is not AttemptState.UNKNOWN:
@@ -1103,6 +1206,17 @@ class Controller:
         jobs = list(rows)
         if self._store.last_seq() == self._cursor == seq:  # else something came in meanwhile: another time
             self._check_digest(jobs)
+
+
+def _both(recorder: SiteRecorder, shadow: ShadowSite) -> Callable[[SiteView], tuple[SiteNode, ...]]:
+    """What the site shows is written down, and whoever decides in shadow hears of it."""
+
+    def record(view: SiteView) -> tuple[SiteNode, ...]:
+        nodes = recorder.record(view)
+        shadow.see(view, nodes)
+        return nodes
+
+    return record
 
 
 _STATE_OF = {

@@ -10,6 +10,7 @@ from hashlib import sha256
 import numpy as np
 
 from watteau.core import layout
+from watteau.core.backfill import drop_all
 from watteau.core.place import resume
 from watteau.core.state import (
     Outlook,
@@ -194,6 +195,8 @@ class LiveState:
         self._changes = capacity_changes(fleet, self._state)
         self._changes_done = 0
         self._outages = outage_windows(fleet)
+        self._said_windows: dict[SiteId, list[tuple[int, int, int]]] = {}
+        self._announced_anew = False
         self._announce_s = now_s  # when the pools' next outage is looked up again
         self._up_wanted = np.zeros(len(self._state.nodes), dtype=np.bool_)  # by phases and outages
         self._barred = np.zeros(len(self._state.nodes), dtype=np.bool_)  # by their engine
@@ -214,6 +217,12 @@ class LiveState:
         if asked.running is not None:
             self._stand(row, asked, *asked.running)
             resume(self._state, np.array([row], dtype=np.int32))
+
+    def foresee(self, shapes: Iterable[Shape]) -> None:
+        """Make many shapes known in one go: each new one costs a look at all the others."""
+        new = [shape for shape in dict.fromkeys(shapes) if shape not in self._shape_row]
+        self._state = add_shapes(self._state, self.fleet, new)
+        self._shape_row |= {shape: row for row, shape in enumerate(new, len(self._shape_row))}
 
     def take_over(self, asked: Asked) -> tuple[Place, ...]:
         """Make a job known that others started: it holds its places from the next step on, before that step decides.
@@ -361,6 +370,22 @@ class LiveState:
                         self._closed[pool.first_node + number] = False
         return not np.array_equal(before, self._closed)
 
+    def announce(self, site: SiteId, windows: Iterable[tuple[int, int, PoolId]]) -> bool:
+        """[start, end) in which the site itself will close whole pools, beside planned outages: whether it is news.
+
+        Nothing starts that would still run when one begins. The nodes themselves are closed by `close_nodes` then.
+        """
+        row = {pool: row for row, (its_site, pool) in enumerate(self._pools) if its_site == site}
+        said = sorted((start, end, row[pool]) for start, end, pool in windows if pool in row)
+        if said == self._said_windows.get(site, []):
+            return False
+        self._said_windows[site] = said
+        self._outages = sorted(
+            outage_windows(self.fleet) + [each for its in self._said_windows.values() for each in its]
+        )
+        self._announce_s, self._announced_anew = 0, True
+        return True
+
     def next_change_s(self) -> int:
         """When a phase opens or a planned outage begins or ends next; NEVER_S: no more."""
         later = self._changes[self._changes_done :]
@@ -377,6 +402,10 @@ class LiveState:
         if now_s >= self._announce_s:
             announce_outages(self._state, self._outages, now_s)
             self._announce_s = next((start for start, _, _ in self._outages if start > now_s), NEVER_S)
+        if self._announced_anew:  # promises and reasons were given on other windows
+            drop_all(self._state)
+            self._state.cycle[0].scan_all, self._state.cycle[0].blocked = 1, 0
+            self._announced_anew = False
         wanted = self._up_wanted & ~self._barred & ~self._closed
         is_up = self._state.nodes["up"] == 1
         events = Events(
@@ -435,6 +464,7 @@ class LiveState:
         # What running jobs have used so far comes with them; `resume` charges it anew.
         past: Float64Array = old.tenants["weighted_past"] + 0.0
         fresh._barred, fresh._closed = self._barred, self._closed
+        fresh._said_windows, fresh._outages = self._said_windows, self._outages
         fresh._up_wanted, fresh._changes_done = self._up_wanted, self._changes_done
         for row, asked in enumerate(self._asked):
             if asked is None:
@@ -511,6 +541,15 @@ class LiveState:
             for row, asked in enumerate(self._asked)
             if asked is not None and asked.job_id < 0
         ]
+
+    def running(self, job_id: JobId) -> Asked | None:
+        """A job with the places that it holds; None when it holds none."""
+        asked, places = self._asked[self._row[job_id]], self._places.get(job_id)
+        if asked is None or places is None:
+            return None
+        job = self._state.jobs[self._row[job_id]]
+        site = asked.running[0] if asked.running else self._pools[job.pool][0]
+        return replace(asked, running=(site, places), start_s=int(job.start_s))
 
     def shape(self, job_id: JobId) -> Shape:
         """What the core was told that a job asks for."""

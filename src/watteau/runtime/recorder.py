@@ -37,7 +37,7 @@ class SiteRecorder:
                 self._nodes = tuple(self._store.site_nodes(self._site.id))
                 self._jobs = {job.key: job for job in self._store.live_site_jobs(self._site.id)}
                 self._term = lease.term
-            nodes = assign(self._site, view.nodes, self._nodes)
+            nodes = assign(self._site, view, self._nodes)
             if lease is not None:
                 self._keep(lease, view, nodes)
             return nodes
@@ -45,7 +45,7 @@ class SiteRecorder:
             self._term = None
         except StoreUnavailable as gone:
             self._log.warning("what the site shows could not be written down", cause=str(gone))
-        return assign(self._site, view.nodes, self._nodes)
+        return assign(self._site, view, self._nodes)
 
     def _keep(self, lease: Lease, view: SiteView, nodes: tuple[SiteNode, ...]) -> None:
         before = set(self._nodes)

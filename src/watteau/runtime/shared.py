@@ -13,10 +13,12 @@ from watteau.domain.records import Place
 from watteau.domain.requests import JobId, JobState
 from watteau.domain.sites import NodeState, SiteJob, SiteNode
 from watteau.domain.units import DAY_S, GPU_MILLI, PoolId, TenantId
+from watteau.engines.contract import NodeCapacity
 from watteau.runtime.live_state import Asked, LiveState
 from watteau.runtime.occupancy import Occupancy, Part
 
 _MIB_PER_GIB = 1024
+_FOREVER_S = 10 * 366 * DAY_S
 
 
 @dataclass(slots=True)
@@ -28,15 +30,21 @@ class _ByHand:
 
 
 class SharedSite:
-    """One site. `tenant_of` says who a job by hand counts for, and `next_id` gives ids that no real job has."""
+    """One site. `tenant_of` says who a job by hand counts for, `root` is who nobody in particular is, and `next_id`
+    gives ids that no real job has.
+    """
 
-    def __init__(self, site: Site, tenant_of: Callable[[SiteJob], TenantId], next_id: Callable[[], JobId]) -> None:
+    def __init__(
+        self, site: Site, tenant_of: Callable[[SiteJob], TenantId], root: TenantId, next_id: Callable[[], JobId]
+    ) -> None:
         self.site = site
         self._tenant_of = tenant_of
+        self._root = root
         self._next_id = next_id
         self._occupancy = Occupancy(site)
         self.nodes: dict[str, SiteNode] = {}
         self._by_hand: dict[tuple[str, int], _ByHand] = {}
+        self._missing: dict[str, tuple[Part, JobId]] = {}  # node: what it has less than its pool's nodes
         self.waiting_by_hand = 0
 
     @property
@@ -63,6 +71,37 @@ class SharedSite:
             if node.state is NodeState.UP:
                 usable.setdefault(node.pool, []).append(node.number)
         return live.close_nodes(self.site.id, usable)
+
+    def see_capacity(self, live: LiveState, capacities: Iterable[NodeCapacity]) -> tuple[bool, list[str]]:
+        """A node that has less than its pool's nodes is short of it: (whether that is news, plans that had to leave).
+
+        What is missing is held by a job that stands for it, for ever; pools have one node shape.
+        """
+        missing = {}
+        pools = {pool.id: pool for pool in self.site.pools}
+        for capacity in capacities:
+            if (node := self.nodes.get(capacity.node)) is not None and node.pool in pools:
+                pool = pools[node.pool]
+                missing[node.node] = Part(
+                    node.pool,
+                    node.number,
+                    max(0, pool.gpus_per_node - capacity.gpus),
+                    1000 * max(0, pool.cpu_cores - capacity.cpu_cores),
+                    _MIB_PER_GIB * max(0, pool.memory_gib - capacity.memory_mib // _MIB_PER_GIB),
+                )
+        displaced: list[str] = []
+        wanted = {name: part for name, part in missing.items() if part}
+        over = [name for name, (part, _) in self._missing.items() if wanted.get(name) != part]
+        for name in over:
+            live.forget(self._missing.pop(name)[1])
+            self._occupancy.leave(_short_of(name))
+        new = [name for name in wanted if name not in self._missing]
+        for name in new:
+            granted = self._occupancy.claim(_short_of(name), [wanted[name]], sure=True)
+            displaced += granted.left
+            for has in granted.parts:
+                self._missing[name] = wanted[name], self._take(live, has, self._root, 0, _FOREVER_S, 0)
+        return bool(over or new), displaced
 
     def see_ends(self, live: LiveState, jobs: Iterable[SiteJob]) -> bool:
         """Jobs of other people that no longer run, or run elsewhere, leave their nodes; returns whether any did."""
@@ -99,23 +138,30 @@ class SharedSite:
         started_s = (job.started_ms if job.started_ms is not None else job.submitted_ms) // 1000
         stands_for = []
         for part in granted.parts:
-            job_id = self._next_id()
-            live.take_over(
-                Asked(
-                    job_id=job_id,
-                    shape=Shape(1, GPU_MILLI * part.gpus, part.cpu_milli, part.memory_mib),
-                    tenant=self._tenant_of(job),
-                    submit_s=job.submitted_ms // 1000,
-                    estimate_s=job.time_limit_s or DAY_S,
-                    limit_s=job.time_limit_s,
-                    priority_class=0,
-                    running=(self.site.id, (Place(part.pool, part.number, ()),)),
-                    start_s=started_s,
-                )
-            )
-            stands_for.append(job_id)
+            tenant, estimate_s = self._tenant_of(job), job.time_limit_s or DAY_S
+            stands_for.append(self._take(live, part, tenant, started_s, estimate_s, job.time_limit_s))
         self._by_hand[job.key] = _ByHand(job, stands_for)
         return granted.left
+
+    def _take(
+        self, live: LiveState, part: Part, tenant: TenantId, started_s: int, estimate_s: int, limit_s: int
+    ) -> JobId:
+        """A job of one worker that stands there for what is not ours."""
+        job_id = self._next_id()
+        live.take_over(
+            Asked(
+                job_id=job_id,
+                shape=Shape(1, GPU_MILLI * part.gpus, part.cpu_milli, part.memory_mib),
+                tenant=tenant,
+                submit_s=started_s,
+                estimate_s=estimate_s,
+                limit_s=limit_s,
+                priority_class=0,
+                running=(self.site.id, (Place(part.pool, part.number, ()),)),
+                start_s=started_s,
+            )
+        )
+        return job_id
 
     # --- our own attempts --------------------------------------------------------------------------------------------
 
@@ -166,6 +212,10 @@ def _parts(shape: Shape, places: Sequence[Place]) -> tuple[Part, ...]:
         for (pool, number), count in workers.items()
     )
     return tuple(part for part in parts if part)
+
+
+def _short_of(node: str) -> str:
+    return f"missing of {node}"
 
 
 def _who(key: tuple[str, int]) -> str:

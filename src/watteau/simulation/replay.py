@@ -12,6 +12,7 @@ from watteau.core.layout import State
 from watteau.core.state import (
     CapacityChange,
     Outlook,
+    add_past_use,
     announce_outages,
     build_state,
     capacity_changes,
@@ -48,6 +49,7 @@ from watteau.simulation.clock import (
     push_end,
     running_on,
 )
+from watteau.store.answers import PastUse
 
 #: Called now and then with (jobs that have arrived, jobs in all).
 Progress = Callable[[int, int], None]
@@ -103,11 +105,13 @@ def replay(
     *,
     zero_s: int,
     outlook: Outlook | None = None,
+    past: PastUse | None = None,
     progress: Progress | None = None,
 ) -> Replay:
     """Run every job of the workload, whose zero is the epoch second `zero_s`, until nothing can happen any more.
 
     Phases open and planned outages begin and end on their dates. Jobs of an outage start anew when it is over.
+    `past`: what tenants used before the zero; it counts in their order. That of tenants that are not known is left out.
     """
     fleet = fleet.with_tenants(workload.tenants)
     shapes = cut_for_fleet(workload.shapes, fleet)
@@ -135,6 +139,9 @@ def replay(
         tenant=tenant,
         priority_class=workload.priority_class,
     )
+    if past is not None:
+        state.cycle[0].weight_zero_s = zero_s  # weights of now are near 1, whenever that is
+        _charge(state, fleet, past)
     served_s = np.ascontiguousarray(workload.served_s(), dtype=np.int64)
     clock = new_clock(served_s, state.jobs["submit_s"], zero_s, len(workload))
     driver = _Driver(fleet, state, clock, zero_s, progress)
@@ -177,6 +184,15 @@ def _tenant_rows(fleet: Fleet, workload: Workload) -> Int32Array:
     known = np.array([position[TenantId(name)] for name in workload.tenants] + [first_leaf], dtype=np.int32)
     tenant: Int32Array = known[workload.tenant]  # -1, not known, is the last entry
     return tenant
+
+
+def _charge(state: State, fleet: Fleet, past: PastUse) -> None:
+    position = {tenant.id: index for index, (_, tenant) in enumerate(fleet.tenants.walk())}
+    row_of = np.array([position.get(name, -1) for name in past.tenants] or [-1], dtype=np.int32)
+    rows = row_of[past.tenant] if len(past.tenant) else np.zeros(0, dtype=np.int32)
+    known = rows >= 0
+    start_s, end_s = past.started_ms[known] // 1_000, past.ended_ms[known] // 1_000
+    add_past_use(state, rows[known], past.gpu_milli[known], start_s, end_s)
 
 
 def compile_kernels() -> None:

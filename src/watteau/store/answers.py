@@ -6,7 +6,8 @@ from typing import Any
 
 from watteau.domain.records import AttemptRecord, JobRecord
 from watteau.domain.requests import JobId, JobState
-from watteau.domain.units import Int64Array, TenantId
+from watteau.domain.sites import SiteJob
+from watteau.domain.units import BoolArray, Int64Array, PoolId, SiteId, TenantId
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,29 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteJobFilter:
+    """Which jobs that people gave to sites: all conditions hold at once; empty ones do not restrict."""
+
+    sites: frozenset[SiteId] = frozenset()
+    tenants: frozenset[TenantId] | None = None  # None: all; an empty set: none
+    users: frozenset[str] = frozenset()
+    states: frozenset[JobState] = frozenset()
+    name_contains: str = ""  # capital or small letters alike
+    engine_id: str = ""
+    submitted_since_ms: int | None = None
+    submitted_until_ms: int | None = None  # exclusive
+    ended_since_ms: int | None = None  # ended at or after it, or not at all
+
+
+@dataclass(frozen=True, slots=True)
+class SiteJobPage:
+    """Some jobs, newest first by their submission, and where the next page begins (None: this was the last)."""
+
+    jobs: tuple[SiteJob, ...]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class LiveJob:
     """A job that has not ended, as the controller needs it at start."""
 
@@ -57,7 +81,7 @@ class LiveJob:
 
 @dataclass(frozen=True, slots=True)
 class PastUse:
-    """Ended attempts as columns, for the tenants' decayed use."""
+    """Ended attempts as columns, jobs by hand as one attempt each, for the tenants' decayed use."""
 
     tenants: tuple[TenantId, ...]
     tenant: Int64Array  # [attempt], index into tenants
@@ -68,13 +92,28 @@ class PastUse:
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """What one tenant, user or site used in a span: whole attempts, cut to the span."""
+    """What one tenant, user or site used in a span: whole attempts, cut to the span; a job by hand is one attempt."""
 
     key: str
-    jobs: int
+    jobs: int  # with those by hand
     attempts: int
     gpu_milli_ms: int
     cpu_milli_ms: int
+    by_hand_jobs: int = 0  # given to a site's own scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What held GPUs in a span, as columns: a row for each attempt or job by hand, and each pool that it stood in."""
+
+    pools: tuple[tuple[SiteId, PoolId], ...]
+    pool: Int64Array  # [row], index into pools
+    gpu_milli: Int64Array  # [row], of all its workers there
+    from_ms: Int64Array  # [row], inside the span, and so is the next; what still runs ends with it
+    to_ms: Int64Array  # [row]
+    by_hand: BoolArray  # [row], given to the site's own scheduler; all of these come after ours
+    #: Thousandths of a GPU times milliseconds of jobs by hand on nodes that are in no pool, or are not known.
+    nowhere_gpu_milli_ms: Mapping[SiteId, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ class _Attempt:
     is_new: bool = False
     name: str = ""
     site: str = ""
-    places: Sequence[Place] = ()
+    places: Sequence[Place] | None = None  # None: as they are in the table
     intended_ms: int = 0
     ended_ms: int | None = None
     outcome: Outcome | None = None
@@ -128,8 +128,11 @@ def _applied(
             if attempt.started_ms is not None:
                 raise InvariantBroken(f"{_name(change)}: attempt {change.number} of job {job.job_id} has started")
             attempt.state, attempt.started_ms = AttemptState.RUNNING, change.started_ms
+            if change.places is not None:
+                attempt.places = change.places
             job.started_ms = change.started_ms
-            yield attempt, EventKind.STARTED, {"started_ms": change.started_ms}
+            where = {"nodes": list(change.nodes)} if change.nodes else {}
+            yield attempt, EventKind.STARTED, {"started_ms": change.started_ms, **where}
         case FallsSilent():
             attempt = _live(change, live, AttemptState.INTENDED, AttemptState.RUNNING)
             attempt.state = AttemptState.UNKNOWN
@@ -220,7 +223,7 @@ def _end(change: Ends) -> Mapping[str, Any]:
         "signal": change.signal,
         "cause": change.cause,
         "used": dict(change.used),
-    }
+    } | ({} if change.given else {"given": False})
 
 
 def _finish(job: _Job) -> Mapping[str, Any]:
@@ -315,6 +318,11 @@ _KEEP_ATTEMPT = (
         cause=bindparam("new_cause"),
     )
 )
+_KEEP_PLACES = (
+    update(attempts)
+    .where(attempts.c.job_id == bindparam("id"), attempts.c.number == bindparam("of"))
+    .values(places=bindparam("new_places"))
+)
 _COUNT_ENDS = text(
     "INSERT INTO ended_jobs (state, jobs) VALUES (:state, :jobs)"
     " ON CONFLICT (state) DO UPDATE SET jobs = ended_jobs.jobs + excluded.jobs"
@@ -370,6 +378,14 @@ def _keep_attempts(connection: Connection, touched: Sequence[_Attempt], found: M
                 for attempt in old
             ],
         )
+    if moved := [attempt for attempt in touched if not attempt.is_new and attempt.places is not None]:
+        connection.execute(
+            _KEEP_PLACES,
+            [
+                {"id": attempt.job_id, "of": attempt.number, "new_places": places_text(attempt.places or ())}
+                for attempt in moved
+            ],
+        )
     if new := [attempt for attempt in touched if attempt.is_new]:
         connection.execute(
             insert(attempts),
@@ -384,7 +400,7 @@ def _keep_attempts(connection: Connection, touched: Sequence[_Attempt], found: M
                     "gpu_milli": found[attempt.job_id].gpu_milli,
                     "cpu_milli": found[attempt.job_id].cpu_milli,
                     "state": attempt.state,
-                    "places": places_text(attempt.places),
+                    "places": places_text(attempt.places or ()),
                     "intended_ms": attempt.intended_ms,
                     "started_ms": attempt.started_ms,
                     "ended_ms": attempt.ended_ms,

@@ -42,9 +42,10 @@ def give_back(connection: Connection, lease: Lease) -> None:
 def insist(connection: Connection, lease: Lease) -> None:
     """Keep the lease ours until the commit. Raises LeaseLost when it is not.
 
-    One that has run out and that nobody else took is still ours: who wants it waits for this commit.
+    One that has run out and that nobody else took is still ours: who wants it waits for this commit. Other writes of
+    the same leader do not wait: what a site shows never holds up a cycle.
     """
-    ours = select(leases.c.term).where(*_is(lease), leases.c.expires_ms > 0).with_for_update()
+    ours = select(leases.c.term).where(*_is(lease), leases.c.expires_ms > 0).with_for_update(read=True)
     if connection.execute(ours).first() is None:
         raise LeaseLost(f"{lease.holder} no longer leads (term {lease.term})")
 

@@ -1,7 +1,5 @@
 """Pages of jobs, newest first: found by an index whatever the filter, and complete while jobs are added."""
 
-import base64
-import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +9,7 @@ from sqlalchemy import Connection, text
 
 from watteau.domain.requests import JobId, JobState
 from watteau.store.answers import JobFilter, Page
+from watteau.store.cursors import cursor_after, key_of
 from watteau.store.jobs import by_ids
 from watteau.store.ranges import Ranges, first_keys, is_one_of, size
 from watteau.store.rows import MOST_ID, Bodies, is_plain
@@ -27,11 +26,11 @@ def page(connection: Connection, bodies: Bodies, only: JobFilter, limit: int, cu
     """A page of jobs. See Store.jobs."""
     if limit < 1:
         raise ValueError("a page has at least one job")
-    before = _before(cursor)
+    before = key_of(cursor)
     ids = [] if _is_impossible(only) else _newest(connection, only, before, limit + 1)
     found = by_ids(connection, bodies, [JobId(job_id) for job_id in ids[:limit]])
     more = len(ids) > limit
-    return Page(tuple(found[JobId(job_id)] for job_id in ids[:limit]), _cursor(ids[limit - 1]) if more else None)
+    return Page(tuple(found[JobId(job_id)] for job_id in ids[:limit]), cursor_after(ids[limit - 1]) if more else None)
 
 
 def _newest(connection: Connection, only: JobFilter, before: int | None, limit: int) -> list[int]:
@@ -135,21 +134,3 @@ def _is_impossible(only: JobFilter) -> bool:
     """Whether the filter asks for what no row can hold, and what the database would stumble over."""
     words = [only.user, only.name_contains, only.site, *(only.tenants or ())]
     return not all(map(is_plain, words)) or not 0 < (only.array_id or 1) <= MOST_ID
-
-
-def _cursor(job_id: int) -> str:
-    return base64.urlsafe_b64encode(f"before:{job_id}".encode()).decode().rstrip("=")
-
-
-def _before(cursor: str | None) -> int | None:
-    """The job id that a cursor stands for. Raises ValueError for one that is not ours."""
-    if cursor is None:
-        return None
-    try:
-        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        word, _, digits = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").partition(":")
-    except (binascii.Error, UnicodeError) as error:
-        raise ValueError("the cursor is not one that a page gave") from error
-    if word != "before" or not digits.isdecimal() or len(digits) > 19 or not 0 < int(digits) <= MOST_ID:
-        raise ValueError("the cursor is not one that a page gave")
-    return int(digits)

@@ -25,7 +25,7 @@ _MOST_SELECTS = 400
 class Ranges:
     """The ranges of `index`, one for each combination of `values` for its leading `columns`; its last column is `key`.
 
-    `also` holds for every row besides: SQL that begins with AND, with the parameters `given`.
+    `also` holds for every row besides: SQL that begins with AND, with the parameters `given`. No key lies past `end`.
     """
 
     table: str
@@ -34,6 +34,7 @@ class Ranges:
     columns: tuple[str, ...]
     values: tuple[Sequence[str | int], ...]  # of each column
     newest_first: bool
+    end: int | None = None  # None: that of the table
     also: str = ""
     given: dict[str, Any] = field(default_factory=dict)
 
@@ -104,7 +105,12 @@ def is_one_of(connection: Connection, column: str, name: str, values: Sequence[s
 
 def _given(ranges: Ranges, beyond: int | None, limit: int) -> dict[str, Any]:
     first, last = (MOST_ID, 0) if ranges.newest_first else (0, MOST_ID)
-    return {**ranges.given, "beyond": first if beyond is None else beyond, "end": last, "limit": limit}
+    return {
+        **ranges.given,
+        "beyond": first if beyond is None else beyond,
+        "end": last if ranges.end is None else ranges.end,
+        "limit": limit,
+    }
 
 
 def _joined(ranges: Ranges, keys: Sequence[tuple[str | int, ...]]) -> tuple[str, dict[str, Any]]:

@@ -13,8 +13,9 @@ from sqlalchemy import Connection, update
 from watteau.domain.people import Grant, User
 from watteau.domain.records import AttemptRecord, Change, Event, EventKind, JobRecord
 from watteau.domain.requests import JobId, Request
-from watteau.domain.units import TenantId
-from watteau.store import accounts, jobs, leadership, log, pages, use
+from watteau.domain.sites import ShadowDecision, SiteJob, SiteNode, SiteSetting
+from watteau.domain.units import SiteId, TenantId
+from watteau.store import accounts, jobs, leadership, log, pages, ran, site_pages, sites, use
 from watteau.store.answers import (
     AuditLine,
     IdempotencyKey,
@@ -23,6 +24,9 @@ from watteau.store.answers import (
     LiveJob,
     Page,
     PastUse,
+    Ran,
+    SiteJobFilter,
+    SiteJobPage,
     Token,
     UsageRow,
 )
@@ -46,6 +50,9 @@ __all__ = [
     "NotFound",
     "Page",
     "PastUse",
+    "Ran",
+    "SiteJobFilter",
+    "SiteJobPage",
     "Store",
     "StoreUnavailable",
     "Token",
@@ -123,9 +130,17 @@ class Store:
             return log.story(connection, job_id, after_seq, limit)
 
     def usage(self, by: str, since_ms: int, until_ms: int, tenants: frozenset[TenantId] | None) -> list[UsageRow]:
-        """Use by `tenant`, `user` or `site` in [since, until), running attempts up to `until`; largest first."""
+        """Use by `tenant`, `user` or `site` in [since, until), running attempts up to `until`; largest first.
+
+        Jobs that people gave to a site's own scheduler count like ours, as one attempt each.
+        """
         with self._database.reading() as connection:
             return use.usage(connection, by, since_ms, until_ms, tenants)
+
+    def ran(self, since_ms: int, until_ms: int, tenants: frozenset[TenantId] | None) -> Ran:
+        """What held GPUs in [since, until), by pool: attempts, and jobs by hand on nodes that are ours."""
+        with self._database.snapshot() as connection:
+            return ran.ran(connection, since_ms, until_ms, tenants)
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Number of jobs by (state, reason name), for the metrics and `sites`; ended jobs only by state."""
@@ -152,7 +167,7 @@ class Store:
             return seq, _to_the_end(stack.pop_all(), connection, self._bodies)
 
     def past_use(self, since_ms: int) -> PastUse:
-        """Attempts that ran and ended after a time."""
+        """Attempts, and jobs by hand, that ran and ended after a time."""
         with self._database.reading() as connection:
             return use.past_use(connection, since_ms)
 
@@ -182,6 +197,64 @@ class Store:
             log.lock(connection)
             leadership.insist(connection, lease)
             return apply(connection, changes, now_ms)
+
+    # --- sites that others use, too ----------------------------------------------------------------------------------
+
+    def set_site(self, setting: SiteSetting) -> None:
+        """Keep what an operator said of a site in place of what was said before. Audited; the version rises."""
+        with self._database.writing() as connection:
+            sites.set_site(connection, setting)
+
+    def site_settings(self) -> list[SiteSetting]:
+        """What operators said last of each site, by site; nothing of those that the fleet file alone speaks of."""
+        with self._database.reading() as connection:
+            return sites.settings(connection)
+
+    def settings_version(self) -> int:
+        """Rises with each `set_site`; 0: there was none. Cheap: it is asked several times a second."""
+        with self._database.reading() as connection:
+            return sites.settings_version(connection)
+
+    def keep_nodes(self, lease: Lease, site: SiteId, nodes: Sequence[SiteNode]) -> None:
+        """Keep a site's nodes as they are now; those that are not given stay as they were. Raises LeaseLost."""
+        with self._database.writing() as connection:
+            leadership.insist(connection, lease)
+            sites.keep_nodes(connection, site, nodes)
+
+    def site_nodes(self, site: SiteId) -> list[SiteNode]:
+        """Every node that a site has shown, by pool and number."""
+        with self._database.reading() as connection:
+            return sites.nodes(connection, site)
+
+    def keep_site_jobs(self, lease: Lease, jobs: Sequence[SiteJob]) -> None:
+        """Keep jobs that people gave to sites as they were seen, in place of what was seen before. Raises LeaseLost.
+
+        Only where an ended job was is kept when it is no longer said. Of a job that is given twice the last counts.
+        """
+        with self._database.writing() as connection:
+            leadership.insist(connection, lease)
+            sites.keep_jobs(connection, jobs)
+
+    def live_site_jobs(self, site: SiteId) -> list[SiteJob]:
+        """A site's jobs by hand that have not ended, oldest first."""
+        with self._database.reading() as connection:
+            return sites.live_jobs(connection, site)
+
+    def site_jobs(self, only: SiteJobFilter, limit: int, cursor: str | None = None) -> SiteJobPage:
+        """A page of jobs by hand, newest first. Raises ValueError for a cursor that is not one of ours."""
+        with self._database.snapshot() as connection:
+            return site_pages.page(connection, only, limit, cursor)
+
+    def keep_shadow(self, lease: Lease, decisions: Sequence[ShadowDecision]) -> None:
+        """Keep what would have been decided of jobs by hand; the first decision on a job stays. Raises LeaseLost."""
+        with self._database.writing() as connection:
+            leadership.insist(connection, lease)
+            sites.keep_shadow(connection, decisions)
+
+    def shadow_decisions(self, site: SiteId, since_ms: int, until_ms: int) -> list[ShadowDecision]:
+        """Decisions on jobs that were submitted to a site in [since, until), oldest submission first."""
+        with self._database.reading() as connection:
+            return sites.shadow(connection, site, since_ms, until_ms)
 
     # --- people ------------------------------------------------------------------------------------------------------
 

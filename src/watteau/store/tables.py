@@ -212,6 +212,82 @@ tokens = Table(
     Index("tokens_by_user", "user_id"),
 )
 
+#: What operators said of sites: one row for each. A newer word has a higher version than all before.
+site_settings = Table(
+    "site_settings",
+    metadata,
+    Column("site", Text, primary_key=True),
+    Column("version", _WHOLE, nullable=False),
+    Column("mode", String(16), nullable=False),
+    Column("fenced", Boolean, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("user_name", Text, nullable=False),
+    Column("at_ms", _WHOLE, nullable=False),
+)
+
+site_nodes = Table(
+    "site_nodes",
+    metadata,
+    Column("site", Text, primary_key=True),
+    Column("node", Text, primary_key=True),  # as the site's engine calls it
+    Column("pool", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("why", Text, nullable=False),
+)
+
+#: Jobs that people gave to a site's own scheduler, as they were last seen there.
+site_jobs = Table(
+    "site_jobs",
+    metadata,
+    # Its milliseconds, and its number among all of the same millisecond: jobs in the order of their submission.
+    Column("place", _WHOLE, primary_key=True, autoincrement=False),
+    Column("site", Text, nullable=False),
+    Column("engine_id", Text, nullable=False),
+    Column("submitted_ms", _WHOLE, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("name_folded", Text, nullable=False),  # str.casefold of the name, for searching
+    Column("user_name", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("partition", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("tasks", _WHOLE, nullable=False),
+    Column("workers", _WHOLE, nullable=False),
+    Column("gpus", _WHOLE, nullable=False),
+    Column("cpus", _WHOLE, nullable=False),
+    Column("memory_mib", _WHOLE, nullable=False),
+    Column("time_limit_s", _WHOLE, nullable=False),
+    Column("priority", _WHOLE, nullable=False),
+    Column("eligible_ms", _WHOLE),
+    Column("started_ms", _WHOLE),
+    Column("ended_ms", _WHOLE),
+    Column("exit_code", _WHOLE),
+    Column("signal", _WHOLE),
+    Column("cause", Text, nullable=False),
+    Column("restarts", _WHOLE, nullable=False),
+    Column("held", Text, nullable=False),  # JSON: [node, GPUs, CPUs, MiB] of each node
+    # In this order an id finds its jobs without the site, too.
+    Index("site_jobs_by_engine_id", "engine_id", "site", "submitted_ms", unique=True),
+    Index("site_jobs_by_site", "site", "state", "place"),
+    Index("site_jobs_by_tenant", "tenant", "state", "place"),
+    Index("site_jobs_by_user", "user_name", "state", "place"),
+    Index("site_jobs_by_state", "state", "place"),
+    Index("site_jobs_by_end", "ended_ms"),
+)
+
+#: What would have been done at a site in shadow; never changed.
+shadow_decisions = Table(
+    "shadow_decisions",
+    metadata,
+    Column("site", Text, primary_key=True),
+    Column("submitted_ms", _WHOLE, primary_key=True, autoincrement=False),
+    Column("engine_id", Text, primary_key=True),
+    Column("decided_ms", _WHOLE, nullable=False),
+    Column("nodes", Text, nullable=False),  # JSON: the name of each worker's node
+)
+
 audit = Table(
     "audit",
     metadata,

@@ -23,6 +23,8 @@ DTYPES: dict[str, type[np.generic]] = {
     "tenant": np.int32,
     "priority_class": np.int16,
 }
+#: Columns that not every Workload has.
+OPTIONAL_DTYPES: dict[str, type[np.generic]] = {"waited_s": np.int64}
 
 Key = TypeVar("Key")
 
@@ -87,11 +89,12 @@ def build_workload(
     shapes: Sequence[Shape],
     tenants: Sequence[str] = (),
     notes: Sequence[str] = (),
+    zero_s: int | None = None,
 ) -> Workload:
     """A Workload from columns in any order. Takes them out of the dictionary one by one as it sorts them.
 
     A missing `estimate_s` is the limit where there is one and the run time elsewhere, at least 1 s; a missing
-    `limit_s` is no limit; a missing `tenant` is not known; a missing `priority_class` is 0.
+    `limit_s` is no limit; a missing `tenant` is not known; a missing `priority_class` is 0. `waited_s` is optional.
     """
     job_id, submit_s = columns["job_id"], columns["submit_s"]
     rows = len(job_id)
@@ -103,11 +106,18 @@ def build_workload(
     order = None if is_sorted(submit_s, job_id) else np.lexsort((job_id, submit_s))
     del job_id, submit_s
     done: dict[str, Any] = {}
-    for name, dtype in DTYPES.items():
-        column = columns.pop(name).astype(dtype, copy=False)
-        done[name] = column if order is None else column[order]
+    for name, dtype in (DTYPES | OPTIONAL_DTYPES).items():
+        if name in columns or name in DTYPES:
+            column = columns.pop(name).astype(dtype, copy=False)
+            done[name] = column if order is None else column[order]
     return Workload(
-        source=source, synthetic=synthetic, shapes=tuple(shapes), tenants=tuple(tenants), notes=tuple(notes), **done
+        source=source,
+        synthetic=synthetic,
+        shapes=tuple(shapes),
+        tenants=tuple(tenants),
+        notes=tuple(notes),
+        zero_s=zero_s,
+        **done,
     )
 
 

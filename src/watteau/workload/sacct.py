@@ -1,5 +1,6 @@
 """Slurm's `sacct --parsable2` export: which lines are jobs, and what their times, resources and limits mean."""
 
+import re
 import zoneinfo
 from collections import Counter
 from collections.abc import Iterable
@@ -9,8 +10,9 @@ import numpy as np
 import polars as pl
 
 from watteau.domain.jobs import Shape, Workload
-from watteau.domain.units import GPU_MILLI, BoolArray, Int64Array, from_epoch_s
-from watteau.workload.columns import Columns, Numbering, build_workload, check_unique_ids, no_jobs
+from watteau.domain.units import BoolArray, Int64Array
+from watteau.workload.accounting import NEVER_STARTED, TIMED_OUT, UNFINISHED, shape_of, tenant_of, workload_of_ended
+from watteau.workload.columns import Columns, Numbering, check_unique_ids, no_jobs
 from watteau.workload.text import (
     GPUS_MAX,
     MEMORY_MAX_MIB,
@@ -35,11 +37,12 @@ NEEDED: tuple[tuple[str, ...], ...] = (
     ("State",),
     ("Account", "User"),
 )
+#: Epoch seconds (SLURM_TIME_FORMAT) stand above time zones and the change of the clocks.
 COMMAND = (
-    "sacct --allusers --allocations --parsable2 "
-    "--format=JobIDRaw,JobID,Submit,Start,End,ElapsedRaw,AllocTRES,ReqTRES,TimelimitRaw,State,Account,User"
+    "SLURM_TIME_FORMAT=%s sacct --allusers --allocations --parsable2 --starttime=2026-01-01 --endtime=now "
+    "--format=JobIDRaw,JobID,Submit,Eligible,Start,End,ElapsedRaw,AllocTRES,ReqTRES,TimelimitRaw,State,Account,User"
 )
-_OPTIONAL = ("JobIDRaw", "End")
+_OPTIONAL = ("JobIDRaw", "Eligible", "End")
 
 #: The job is over, so its run time is known.
 ENDED = (
@@ -73,7 +76,9 @@ NOT_ENDED = (
     "STOPPED",
     "SUSPENDED",
 )
+_TAKEN = ("submit_s", "eligible_s", "start_s", "runtime_s", "limit_s", "shape", "tenant")
 _NO_TIME = ("", "Unknown", "None", "N/A")
+_NO_RUN = ("0", "00:00:00")
 _NO_LIMIT = ("UNLIMITED", "Partition_Limit", "0", "")
 _JOB_ID = r"^\d+(_(\d+|\[.*\]))?(\+\d+)?$"
 _DURATION = r"^(?:(\d{1,7})-)?(?:(\d{1,9}):)?(\d{1,9}):(\d{1,9})(?:\.\d+)?$"
@@ -90,14 +95,15 @@ def read_sacct(
     - A job step (`123.batch`, `123.0`) is part of its job's line: passed over and counted. An array task (`123_4`)
       and a component of a heterogeneous job (`123+1`) is a job. job_id is JobIDRaw, else JobID where all are plain
       numbers, else the row number of the job from 0.
-    - A job that has not ended (pending, running, requeued …) and one that was cancelled before it started has no
-      known run time: left out and counted.
+    - A job that has not ended (pending, running, requeued …) and one that was cancelled or refused before it started
+      has no known run time: left out and counted.
     - The run time is ElapsedRaw, else Elapsed, else End less Start. A TIMEOUT job would have run longer than it did.
     - The limit is the Timelimit; UNLIMITED, Partition_Limit and 0 mean none. The estimate is the limit, else the run
       time. A job that ended beyond its limit (Slurm's OverTimeLimit) is cut there in a replay.
     - AllocTRES, or ReqTRES where it is empty, gives nodes (the workers), GPUs, CPUs and memory; what does not divide
       among the nodes makes a divisible shape. GPU models are those of ReqTRES when the column is there: what a user
       was given says nothing about what else would have done.
+    - A job arrives when it was Eligible, where the column is there: see `workload_of_ended`.
     - Times are local to `timezone` (IANA name), or epoch seconds (SLURM_TIME_FORMAT=%s). A time that the clock skips
       in spring is a fault; one that it shows twice in autumn is taken as its first pass and counted. Submit times are
       then moved so that the first job is at 0; the notes say by how much.
@@ -109,7 +115,7 @@ def read_sacct(
     _check_header(faults, header_line, header)
     _check_timezone(faults, timezone)
     table = Table(header, separator="|", header_line=header_line)
-    columns, shapes, tenants = Columns(), Numbering(_shape), Numbering(_tenant_name)
+    columns, shapes, tenants = Columns(), Numbering(_shape), Numbering(tenant_of)
     left_out, remarks = Counter[str](), Counter[str]()
     id_column = "JobIDRaw" if "JobIDRaw" in header else "JobID"
     names = [name for name in ("Account", "User") if name in header]
@@ -118,7 +124,7 @@ def read_sacct(
         batch = _ended_jobs(batch, faults, left_out)
         times = {
             name: _epoch_s(batch, name, timezone, faults, remarks)
-            for name in (("Submit",) if _first(header, NEEDED[3]) != "End" else ("Submit", "Start", "End"))
+            for name in ("Submit", "Start", *(("End",) if _first(header, NEEDED[3]) == "End" else ()))
         }
         number = batch.frame[id_column].cast(pl.Int64, strict=False)
         plain_ids = plain_ids and not number.null_count()
@@ -126,6 +132,12 @@ def read_sacct(
             line=batch.line,
             job_id=number.fill_null(-1).to_numpy(),
             submit_s=times["Submit"],
+            eligible_s=(
+                _epoch_s(batch, "Eligible", timezone, faults, remarks, unknown=times["Submit"])
+                if "Eligible" in header
+                else times["Submit"]
+            ),
+            start_s=times["Start"],
             runtime_s=_runtime_s(batch, times, faults),
             limit_s=_limit_s(batch, faults),
             shape=shapes.indices(_resources(batch, faults, remarks)),
@@ -142,41 +154,32 @@ def read_sacct(
     faults.raise_if_any()
     if not columns.rows:
         raise no_jobs(
-            faults, "; ".join(["no job that ended", *(f"{count} {what}" for what, count in left_out.items())])
+            faults, "; ".join(["no job that ended", *(f"{count} {what}" for what, count in left_out.items() if count)])
         )
-    taken = {name: columns.take(name) for name in ("submit_s", "runtime_s", "limit_s", "shape", "tenant")}
-    first_s = int(taken["submit_s"].min())
-    taken["submit_s"] -= first_s
-    over = (taken["limit_s"] > 0) & (taken["runtime_s"] > taken["limit_s"])
-    remarks["jobs ended beyond their limit: a replay ends them there"] = int(np.count_nonzero(over))
     used = {name for group in NEEDED for name in group} | set(_OPTIONAL)
     unused = sorted(set(header) - used)
-    notes = [
-        f"times are read as {timezone}; submit times are moved by -{first_s} s: "
-        f"the first submit, {from_epoch_s(first_s).isoformat()}, is 0",
-        *(f"{count} {what}: left out" for what, count in left_out.items() if count),
-        *(f"{count} {what}" for what, count in remarks.items() if count),
-        *([f"columns that are not used: {', '.join(unused)}"] if unused else []),
-    ]
-    return build_workload(
+    return workload_of_ended(
+        {"job_id": ids, **{name: columns.take(name) for name in _TAKEN}},
         source=f"sacct {path.name}",
-        synthetic=False,
-        columns={"job_id": ids, **taken},
         shapes=shapes.values,
         tenants=tenants.values,
-        notes=notes,
+        left_out=left_out,
+        remarks=remarks,
+        how_read=f"times are read as {timezone}; ",
+        notes=[f"columns that are not used: {', '.join(unused)}"] if unused else [],
     )
 
 
 def _check_header(faults: Faults, line: int, header: tuple[str, ...]) -> None:
     if not header[-1]:
         raise faults.fail(line, "", "a | at the end of the header, as --parsable writes it", "sacct --parsable2")
+    if re.match(_JOB_ID, header[0]):
+        raise faults.fail(line, "", "a job where the header should be", f"what `{COMMAND}` writes (no --noheader)")
     check_no_duplicates(faults, line, header)
     for group in NEEDED:
         if not set(group) & set(header):
-            faults.add(
-                line, " or ".join(group), f"no such column among {', '.join(header)}", f"what `{COMMAND}` writes"
-            )
+            expected = "that one, too" if faults.total else f"what `{COMMAND}` writes"
+            faults.add(line, " or ".join(group), f"no such column among {', '.join(header)}", expected)
     faults.raise_if_any()
 
 
@@ -206,17 +209,35 @@ def _ended_jobs(batch: Batch, faults: Faults, left_out: "Counter[str]") -> Batch
     keep = is_job | is_step
     for what, passed_over in (
         ("lines are job steps, which are part of their job's line", is_step),
-        ("jobs have not ended, so that their run time is unknown", ~ended),
-        ("jobs ended before they started", frame["Start"].is_in(_NO_TIME).to_numpy()),
+        (UNFINISHED, ~ended),
+        (NEVER_STARTED, (frame["Start"].is_in(_NO_TIME) | _had_nothing(frame)).to_numpy()),
     ):
         left_out[what] += int(np.count_nonzero(keep & passed_over & (known | is_step)))
         keep &= ~passed_over
     return batch.where(keep & known)
 
 
-def _epoch_s(batch: Batch, column: str, timezone: str, faults: Faults, remarks: "Counter[str]") -> Int64Array:
-    """[row] epoch seconds of a local time, or of a number, which is one already."""
+def _had_nothing(frame: pl.DataFrame) -> pl.Series:
+    """[row] whether a job never had a node: one that Slurm refused after it was submitted has a start all the same."""
+    if "AllocTRES" not in frame.columns:
+        return pl.Series([False]).new_from_index(0, frame.height)
+    column = _first(frame.columns, NEEDED[3])
+    no_time = frame["End"] == frame["Start"] if column == "End" else frame[column].is_in(_NO_RUN)
+    return (frame["AllocTRES"] == "") & no_time
+
+
+def _epoch_s(
+    batch: Batch,
+    column: str,
+    timezone: str,
+    faults: Faults,
+    remarks: "Counter[str]",
+    unknown: Int64Array | None = None,
+) -> Int64Array:
+    """[row] epoch seconds of a local time, or of a number, which is one already; `unknown` where there is no time."""
     text = batch.frame[column]
+    if unknown is not None:
+        text = text.zip_with(~text.is_in(_NO_TIME), pl.Series(unknown).cast(pl.String))
     local = text.str.to_datetime("%Y-%m-%dT%H:%M:%S", strict=False, time_unit="ms")
     first = local.dt.replace_time_zone(timezone, ambiguous="earliest", non_existent="null")
     sure = local.dt.replace_time_zone(timezone, ambiguous="null", non_existent="null")
@@ -324,27 +345,11 @@ def _amount(tres: pl.Series, key: str, number: str) -> pl.Series:
 
 
 def _shape(nodes: int, gpus: int, cpus: int, memory_mib: int, models: str) -> Shape:
-    """Equal workers, one for each node; when the GPUs do not divide among the nodes, a divisible shape."""
-    allowed = tuple(models.split("|")) if models else ()
-    if gpus % nodes:
-        return Shape(1, GPU_MILLI * gpus, 1_000 * cpus, memory_mib, gpu_models=allowed, divisible=True)
-    return Shape(
-        workers=nodes,
-        gpu_milli=GPU_MILLI * (gpus // nodes),
-        cpu_milli=-(-1_000 * cpus // nodes),
-        memory_mib=-(-memory_mib // nodes),
-        gpu_models=allowed,
-    )
-
-
-def _tenant_name(*names: str) -> str:
-    return "/".join(name for name in names if name) or "(none)"
+    return shape_of(nodes, gpus, cpus, memory_mib, tuple(models.split("|")) if models else ())
 
 
 def _remark(batch: Batch, remarks: "Counter[str]") -> None:
-    remarks["jobs were ended by their limit: they would have run longer"] += int(
-        batch.frame["State"].str.starts_with("TIMEOUT").sum()
-    )
+    remarks[TIMED_OUT] += int(batch.frame["State"].str.starts_with("TIMEOUT").sum())
     remarks["jobs are components of heterogeneous jobs: each is replayed alone"] += int(
         batch.frame["JobID"].str.contains("+", literal=True).sum()
     )
