@@ -175,7 +175,7 @@ def _change(figure: Figure, verb: str, equal: str, words: Callable[[float], str]
     less = f"{words(abs(value))} {'less' if value < 0 else 'more'} on average" if round(abs(value)) else equal
     if interval is None:
         return f"{verb} {less}; whether that is more than chance is not known ({figure.difference.why})."
-    bounds = " to ".join(_signed(edge, words) for edge in (interval.low, interval.high))
+    bounds = " and ".join(_signed(edge, words) for edge in (interval.low, interval.high))
     if interval.low <= 0 <= interval.high:
         return f"{verb} {less}, but the data cannot tell: with 95 % confidence it lies between {bounds}."
     return f"{verb} {less}, and the data can tell: with 95 % confidence it lies between {bounds}."
