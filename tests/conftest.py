@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.postgres import postgres
+from tests.slurm_sites import bare_slurm, slurm_sites
 
-__all__ = ["postgres"]  # a fixture
+__all__ = ["bare_slurm", "postgres", "slurm_sites"]  # fixtures
 
 pytest_plugins = ["pytester"]
 

@@ -69,7 +69,7 @@ DRAWS_LOTS = ("numpy.random", "random")
 
 
 #: Programs of their own, which outlive the process that would pass them the time. They use the standard library only.
-STAND_ALONE = {"engines.supervisor"}
+STAND_ALONE = {"engines.supervisor", "engines.slurm.attempt"}
 
 
 @dataclass(frozen=True, slots=True)

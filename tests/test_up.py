@@ -62,6 +62,7 @@ def test_what_is_wrong_is_said_with_the_remedy(tmp_path: Path) -> None:
         (("--db", "carrier-pigeon://"), "--db"),
         (("--data-dir", "/proc/watteau"), "a folder that can be written"),
         (("--host", "256.1.1.1"), "256.1.1.1"),
+        (("--supply", "no-such.csv"), "no-such.csv"),
     ],
 )
 def test_a_wrong_option_ends_with_code_2_and_no_traceback(
@@ -71,6 +72,18 @@ def test_a_wrong_option_ends_with_code_2_and_no_traceback(
     done = up("--port", "0", *home, *arguments)
     assert done.returncode == 2, done.stderr
     assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_capacity_factors_that_say_nothing_of_most_hours_are_refused(tmp_path: Path) -> None:
+    """Otherwise the energy books would fail in summer."""
+    january = tmp_path / "january.csv"
+    hours = [f"2026-01-{1 + hour // 24:02}T{hour % 24:02}:00:00,0.1,0.2,0.3,0.4" for hour in range(31 * 24)]
+    header = "hour_utc,solar,wind_onshore,wind_offshore,hydro_run_of_river"
+    january.write_text("\n".join([header, *hours]), encoding="utf-8")
+    done = up("--port", "0", "--data-dir", str(tmp_path / "home"), "--supply", str(january))
+    assert done.returncode == 2
+    assert "which say nothing about 2026-02-01 00:00" in done.stderr
     assert "Traceback" not in done.stderr
 
 

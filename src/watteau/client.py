@@ -37,6 +37,7 @@ from watteau.server.schemas import (
     AuditView,
     BulkView,
     ChangedView,
+    EnergyView,
     EventView,
     GrantBody,
     JobDetail,
@@ -411,6 +412,18 @@ class Client:
     def usage(self, *, by: str = "tenant", since: datetime | None = None, until: datetime | None = None) -> UsageView:
         """Use by tenant, user or site in [since, until)."""
         return self._ask(UsageView, "GET", "/usage", parameters={"by": by, "since": since, "until": until})
+
+    def energy(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        site: str | None = None,
+        hourly: bool = True,
+    ) -> EnergyView:
+        """The energy books of the hours that [since, until) touches, of all sites or one."""
+        parameters = {"since": since, "until": until, "site": site, "hourly": hourly}
+        return self._ask(EnergyView, "GET", "/energy", parameters=parameters)
 
     def login(
         self,

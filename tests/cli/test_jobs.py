@@ -291,6 +291,8 @@ def test_a_table_fits_on_eighty_columns(run: Run) -> None:
         ["show", shorter],
         ["sites"],
         ["usage"],
+        ["energy"],
+        ["energy", "--hourly", "--since", "now-2hours"],
     ):
         seen, code = on_a_terminal(*words)
         assert code == 0
@@ -367,6 +369,47 @@ def test_sites_and_usage(run: Run) -> None:
     assert json.loads(run("usage", "--since", "now-1day", "--json").out)["by"] == "tenant"
     assert run("usage", "--since", "tomorrow").code == 2
     assert run("usage", "--since", "soon").code == 2
+
+
+def test_the_energy_books_are_of_ones_own_jobs_or_whole(
+    run: Run, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = run("energy", "--since", "now-2hours")
+    assert mine.out.splitlines()[0] == "SITE (kWh)\tJOBS\tBY HAND"
+    assert "only of jobs that you may see" in mine.err
+    monkeypatch.setenv("WATTEAU_TOKEN", served.tokens["root"])
+    headings = ["JOBS", "BY HAND", "IDLE", "OVERHEAD", "METER", "SUPPLY", "MATCHED", "SHARE"]
+    whole = run("energy", "--since", "now-2hours", "--site", "paris", "--hourly")
+    assert whole.code == 0, whole.err
+    tables = [line.split("\t") for line in whole.out.splitlines()]
+    assert tables[0] == ["HOUR (kWh)", *headings]
+    assert ["SITE (kWh)", *headings] in tables
+    assert tables[-1][0] == "paris"
+    assert tables[-1][-1] == "0.0%"
+    assert len(tables) == 6
+    assert "supply: the fleet file has no contracts" in whole.err
+    assert "0.0% was met by renewable supply of the same hour" in whole.err
+    said = json.loads(run("energy", "--since", "now-2hours", "--json").out)
+    (paris,) = said["sites"]
+    assert sum(paris[part] for part in ("jobs_wh", "by_hand_wh", "idle_wh", "overhead_wh")) == paris["site_wh"] > 0
+    assert said["hours"] == []
+    assert len(json.loads(run("energy", "--since", "now-2hours", "--json", "--hourly").out)["hours"]) == 3
+    seen, code = on_a_terminal("energy", "--hourly", "--since", "now-2hours")
+    assert code == 0
+    assert max(map(len, plain(seen))) <= 80, seen
+    assert any(" * " in line for line in plain(seen)), "the hour that is not over is marked"
+
+
+def test_a_span_or_a_site_without_sense_has_no_energy_books(run: Run) -> None:
+    for words, says in (
+        (("--since", "soon"), "--since: 'soon'; expected"),
+        (("--since", "tomorrow"), "--since comes before --until"),
+        (("--since", "2001-01-01"), "at most 8,784 are settled at once"),
+        (("--site", "mars"), "no site with an engine has this id; there are: paris"),
+    ):
+        said = run("energy", *words)
+        assert (said.code, said.out) == (2, "")
+        assert says in said.err
 
 
 # --- changing ---------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The rules B1..B5 of watteau.energy.books, against a slow reference in fractions."""
+"""The rules B1..B6 of watteau.energy.books, against a slow reference in fractions."""
 
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -13,7 +13,7 @@ from watteau.domain.fleet import Engine, Fleet, Mode, Outage, Phase, Pool, Pue, 
 from watteau.domain.tenants import Tenant
 from watteau.domain.units import GPU_MILLI, HOUR_S, Float64Array, PoolId, SiteId, TenantId
 from watteau.energy import books
-from watteau.energy.books import Attempts, EnergyBooks, Presence, presence_of, settle
+from watteau.energy.books import Attempts, EnergyBooks, Presence, entries_wh, presence_of, settle
 from watteau.energy.supply import SupplySeries
 
 START_S = 1_774_652_400 // HOUR_S * HOUR_S
@@ -306,3 +306,28 @@ def test_without_load_there_is_no_share() -> None:
     assert result.annual_ratio is None
     assert result.utilisation is None
     assert result.surplus_wh == 10
+
+
+def test_what_was_seen_to_run_was_on_and_what_is_simulated_must_have_room() -> None:
+    fleet = fleet_of(site("paris", pool("p", gpus=8)))
+    attempts = attempts_of((0, HOUR_S, 0, 12 * GPU_MILLI))
+    given = (fleet, attempts, (Presence(((0, 1),)),), np.full((1, 2), 1.0), supply_of([0, 0]), START_S, 2)
+    with pytest.raises(InvariantBroken, match=r"12\.000 GPUs on average"):
+        settle(*given)
+    seen = settle(*given, were_seen=True)
+    assert seen.job_wh.tolist() == [[12 * 750, 0]]
+    assert seen.idle_wh.tolist() == [[0, 1_500]]
+
+
+@given(case=cases(), share=st.floats(0, 1))
+@settings(max_examples=60)
+def test_the_first_attempts_can_be_told_from_the_rest(
+    case: tuple[Fleet, Attempts, tuple[Presence, ...], Float64Array, list[int]], share: float
+) -> None:
+    fleet, attempts, presence, pue, supply = case
+    hours = pue.shape[1]
+    first = round(share * len(attempts))
+    part = Attempts(attempts.start_s[:first], attempts.end_s[:first], attempts.pool[:first], attempts.gpu_milli[:first])
+    whole = entries_wh(fleet, attempts, START_S, hours)
+    assert np.array_equal(whole, settled(fleet, attempts, presence, pue, supply).job_wh)
+    assert bool(np.all(entries_wh(fleet, part, START_S, hours) <= whole))

@@ -7,9 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.engines.fake_slurm import USER as FAKE_USER
+from tests.engines.fake_slurm import FakeSlurm
+from watteau.domain.fleet import SlurmAccess
+from watteau.domain.units import SiteId, TenantId
 from watteau.engines.contract import Engine, Launch, NodeCapacity, Observation, Seen, WorkerPlace, attempt_name
 from watteau.engines.local import LocalEngine
 from watteau.engines.simulated import SimulatedEngine
+from watteau.engines.slurm.engine import SlurmEngine
+from watteau.engines.slurm.facts import Slurm
 
 NODE = NodeCapacity("here", "", 0, 2, 4096)
 #: How long a test waits for what must come; it never waits that long when all is well.
@@ -52,10 +58,17 @@ class Kit:
 
     kind: str
     open: Callable[[], Engine]
+    nodes: tuple[str, ...] = (NODE.node,)
+    clock_ms: int = 1  # its times are whole multiples of this, rounded down
 
     def lasting(self, runtime_s: float, job_id: int = 1, **changes: Any) -> Launch:
         """An attempt that would run that long and then complete."""
-        return launch(job_id, "sleep", str(runtime_s), simulated_runtime_s=runtime_s, **changes)
+        fields: dict[str, Any] = {"places": (WorkerPlace(self.nodes[0], ()),), "simulated_runtime_s": runtime_s}
+        return launch(job_id, "sleep", str(runtime_s), **(fields | changes))
+
+    def now_ms(self) -> int:
+        """The time as the engine tells it."""
+        return now_ms() // self.clock_ms * self.clock_ms
 
 
 def local_kit(ground: Path) -> Kit:
@@ -66,8 +79,26 @@ def simulated_kit(ground: Path) -> Kit:
     return Kit("simulated", lambda: SimulatedEngine((NODE,), now_ms, folder=ground / "simulated"))
 
 
+def fake_slurm_kit(ground: Path) -> Kit:
+    """The Slurm engine against a cluster in memory; what is real there, `slurm` and `slurm-commands` show."""
+    cluster = FakeSlurm(now_ms, by_itself=True)
+    return Kit("slurm-in-memory", lambda: slurm_engine(cluster, str(ground)), ("n0", "n1"), clock_ms=1000)
+
+
+def slurm_engine(cluster: Slurm, folder: str, now_ms: Callable[[], int] = now_ms, **access: Any) -> SlurmEngine:
+    """An engine that drives a cluster."""
+    fields: dict[str, Any] = {"user": FAKE_USER, "folder": folder, "poll_s": 0.1}
+    engine = SlurmEngine(SiteId("paris"), SlurmAccess(**(fields | access)), cluster, now_ms, TenantId)
+    engine.may_change = True
+    return engine
+
+
 #: Another engine joins the contract suite with a line here.
-KITS: dict[str, Callable[[Path], Kit]] = {"local": local_kit, "simulated": simulated_kit}
+KITS: dict[str, Callable[[Path], Kit]] = {
+    "local": local_kit,
+    "simulated": simulated_kit,
+    "slurm-in-memory": fake_slurm_kit,
+}
 
 
 @dataclass

@@ -24,9 +24,9 @@ def engine(kit: Kit) -> Iterator[Engine]:
     yield opened
     opened.close()
     again = kit.open()
-    for job_id in range(1, 100):  # leave nothing running
-        if again.adopt([attempt_name(job_id, 1)])[0].seen in (Seen.STARTING, Seen.RUNNING):
-            again.stop(attempt_name(job_id, 1), Outcome.CANCELLED)
+    for said in again.adopt([attempt_name(job_id, 1) for job_id in range(1, 32)]):  # leave nothing running
+        if said.seen in (Seen.STARTING, Seen.RUNNING):
+            again.stop(said.name, Outcome.CANCELLED)
     again.close()
 
 
@@ -35,8 +35,8 @@ def listener(engine: Engine) -> Listener:
     return Listener(engine)
 
 
-def test_the_nodes_are_named(engine: Engine) -> None:
-    assert [node.node for node in engine.capacity()] == ["here"]
+def test_the_nodes_are_named(kit: Kit, engine: Engine) -> None:
+    assert tuple(node.node for node in engine.capacity()) == kit.nodes
 
 
 def test_a_name_never_seen_is_absent(engine: Engine) -> None:
@@ -56,7 +56,7 @@ def test_adopt_says_one_thing_of_each_name_in_their_order(kit: Kit, engine: Engi
 
 
 def test_an_attempt_runs_and_completes(kit: Kit, engine: Engine, listener: Listener) -> None:
-    before_ms = now_ms()
+    before_ms = kit.now_ms()
     engine.start(kit.lasting(0.05))
     running = listener.until("watteau-1-1", Seen.RUNNING)
     ended = listener.ended("watteau-1-1")

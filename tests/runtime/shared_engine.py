@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from threading import Lock
+from threading import Event, Lock
 
 from watteau.domain.requests import JobState, Outcome
-from watteau.domain.sites import Held, NodeState, SiteJob
+from watteau.domain.sites import Held, NodeState, Partition, Reservation, SiteJob
 from watteau.domain.units import SiteId, TenantId
 from watteau.engines.contract import (
     EngineUnreachable,
@@ -30,6 +30,12 @@ class SharedSimulated(SimulatedEngine):
         self.people: dict[str, SiteJob] = {}
         self.elsewhere: dict[str, tuple[str, ...]] = {}  # attempt: the nodes that it really gets
         self.pending: set[str] = set()  # attempts that its scheduler has not started
+        self.partitions: tuple[Partition, ...] = ()
+        self.reservations: tuple[Reservation, ...] = ()
+        self.gate = Event()  # starts wait until it is open
+        self.gate.set()
+        self.at_the_gate = False
+        self.fails = False
         self.given: list[str] = []  # every call that changes something
         self._all_nodes = {node.node: node for node in nodes}
         self._lock = Lock()
@@ -71,6 +77,12 @@ class SharedSimulated(SimulatedEngine):
             self._all_nodes[node] = replace(self._all_nodes[node], up=not why, why_down=why, state=state)
         self.poll()
 
+    def breaks(self, node: str, gpus: int) -> None:
+        """The node has so many GPUs now."""
+        with self._lock:
+            self._all_nodes[node] = replace(self._all_nodes[node], gpus=gpus)
+        self.poll()
+
     def poll(self) -> None:
         """What a poll would have found is there now."""
         with self._lock:
@@ -84,9 +96,14 @@ class SharedSimulated(SimulatedEngine):
             if not self._news:
                 return None
             self._news = False
-            return SiteView(tuple(self._all_nodes.values()), tuple(self.people.values()), (), (), "a test's scheduler")
+            nodes, people = tuple(self._all_nodes.values()), tuple(self.people.values())
+            return SiteView(nodes, people, self.partitions, self.reservations, "a test's scheduler")
 
     def start_all(self, launches: Sequence[Launch]) -> list[tuple[str, str]]:
+        self.at_the_gate = not self.gate.is_set()
+        assert self.gate.wait(20)
+        if self.fails:
+            raise EngineUnreachable("the line is cut")
         self._insist("start", *(launch.name for launch in launches))
         return super().start_all([replace(launch, simulated_runtime_s=float(launch.command[1])) for launch in launches])
 

@@ -15,7 +15,7 @@ from watteau.domain.people import Grant, Role
 from watteau.domain.policy import named_policy
 from watteau.domain.records import AttemptRecord, EventKind, JobRecord
 from watteau.domain.requests import AttemptState, JobId, JobState, Outcome, Request
-from watteau.domain.sites import SiteSetting
+from watteau.domain.sites import Partition, Reservation, SiteSetting
 from watteau.domain.units import PoolId, SiteId, TenantId
 from watteau.engines.contract import NodeCapacity
 from watteau.engines.simulated import SimulatedEngine
@@ -54,7 +54,7 @@ class World:
 
     def _up(self) -> Controller:
         engines = {HUB: self.hub, FAR: self.far}
-        controller = Controller(self.store, fleet(), engines, named_policy("hybrid"), self.clock, "first")  # type: ignore[arg-type]
+        controller = Controller(self.store, fleet(), engines, named_policy("hybrid"), self.clock, "first")
         controller.start()
         return controller
 
@@ -69,10 +69,20 @@ class World:
         self.controller = self._up()
 
     def submit(
-        self, gpus: int = 1, workers: int = 1, sites: tuple[str, ...] = ("hub",), seconds: float = LONG
+        self,
+        gpus: int = 1,
+        workers: int = 1,
+        sites: tuple[str, ...] = ("hub",),
+        seconds: float = LONG,
+        requeue: bool = True,
     ) -> JobId:
         request = Request(
-            command=("sleep", str(seconds)), gpu_milli=1000 * gpus, workers=workers, sites=sites, time_limit_s=3_600
+            command=("sleep", str(seconds)),
+            gpu_milli=1000 * gpus,
+            workers=workers,
+            sites=sites,
+            time_limit_s=3_600,
+            requeue=requeue,
         )
         (record,) = self.store.submit([(request, TenantId("alice"))], self.user, self.clock.now_ms())
         self.controller.wake()
@@ -280,4 +290,64 @@ def test_a_new_process_knows_who_stands_where_before_the_site_has_answered(world
     world.hub.poll()
     world.waits(blocked, Reason.CAPACITY)
     assert world.runs(ours).number == 1
+    world.consistent()
+
+
+def test_a_node_that_has_less_than_its_pools_nodes_is_short_of_it(world: World) -> None:
+    world.until(lambda: world.figures().pools[0].gpu_milli_free == 8_000)
+    world.hub.breaks("gpu0", 3)
+    world.until(lambda: world.figures().pools[0].gpu_milli_free == 7_000)
+    assert world.runs(world.submit(4)).places[0].node == 1
+    waits = world.submit(4)
+    world.waits(waits, Reason.CAPACITY)
+    assert world.runs(world.submit(3)).places[0].node == 0
+    world.consistent()
+    world.restart()
+    world.waits(waits, Reason.CAPACITY)
+    world.consistent()
+
+
+def test_a_job_goes_where_a_partition_allows_its_time(world: World) -> None:
+    world.hub.partitions = (Partition("normal", True, True, ("gpu0", "gpu1"), 1_800, 0, 0, 0),)
+    world.hub.poll()
+    world.until(lambda: world.controller._limits.get(HUB))
+    assert world.runs(world.submit(1, sites=())).site == FAR
+    world.hub.partitions = (Partition("normal", True, True, ("gpu0", "gpu1"), 7_200, 0, 0, 0),)
+    world.hub.poll()
+    blocked = [world.submit(4, sites=("far",)) for _ in range(2)]
+    assert world.runs(world.submit(4, sites=())).site == HUB
+    assert sum(bool(world.store.attempts(job_id)) for job_id in blocked) == 1
+    assert world.controller.figures.errors == 0
+
+
+def test_nothing_starts_that_would_run_into_a_reservation_of_a_whole_pool(world: World) -> None:
+    soon_s = world.clock.now_ms() // 1000 + 1_800
+    works = Reservation("works", soon_s, soon_s + 3_600, ("gpu0", "gpu1"), (), ("root",), ("MAINT",))
+    world.hub.reservations = (works,)
+    world.hub.poll()
+    world.until(lambda: world.controller.site_view(HUB) is not None)
+    time.sleep(0.1)
+    waits = world.submit(1)  # its limit is an hour
+    world.until(lambda: world.job(waits).reason not in (Reason.NONE,))
+    time.sleep(0.2)
+    assert not world.store.attempts(waits)
+    world.hub.reservations = ()
+    world.hub.poll()
+    world.runs(waits)
+
+
+def test_what_a_silent_site_was_never_told_of_is_no_try(world: World) -> None:
+    world.hub.gate.clear()
+    world.submit(1)
+    world.until(lambda: world.hub.at_the_gate)
+    job_id = world.submit(1, requeue=False)
+    world.until(lambda: world.store.attempts(job_id))
+    world.hub.fails = True
+    world.hub.gate.set()
+    world.until(lambda: world.attempt(job_id).state is AttemptState.ENDED)
+    ended = next(event for event in world.store.story(job_id) if event.kind is EventKind.ENDED)
+    assert ended.data["given"] is False
+    world.until(lambda: world.job(job_id).reason is Reason.SITE_UNREACHABLE)
+    world.hub.fails = False
+    assert world.runs(job_id).number == 2
     world.consistent()

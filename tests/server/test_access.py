@@ -57,6 +57,7 @@ TABLE: dict[str, Row] = {
     "watch_events": Row("GET", "/events?after=0", READ, "read"),
     "list_sites": Row("GET", "/sites", READ, "read"),
     "report_usage": Row("GET", "/usage?by=user", READ, "read"),
+    "report_energy": Row("GET", "/energy?hourly=false", READ, "read"),
     "list_tenants": Row("GET", "/tenants", READ, "read"),
     "list_users": Row("GET", "/users", (200, 200, 200, 403, 200, 200, 403, 401), "read"),
     "add_user": Row("POST", "/users", (201, 201, 201, 403, 403, 422, 403, 401), "admin", {"json": A_USER}),

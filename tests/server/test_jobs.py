@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.world import World
+from tests.server.world import START_MS, World
 from watteau.domain.decisions import Reason
 from watteau.domain.people import Role
 from watteau.domain.records import Waits
@@ -358,6 +358,17 @@ def test_usage_is_of_ones_own_part_and_exact(world: World) -> None:
     assert attempt.ended_ms is not None
     assert attempt.started_ms is not None
     assert lines[0]["gpu_milli_ms"] == 4000 * (attempt.ended_ms - attempt.started_ms)
+    assert (lines[0]["jobs"], lines[0]["by_hand_jobs"]) == (1, 0)
+
+
+def test_usage_has_the_jobs_by_hand_of_ones_own_part(world: World) -> None:
+    hour_ms = 3_600_000
+    world.by_hand("7", "alpha-lab", START_MS - hour_ms, START_MS, gpus=2)
+    world.by_hand("8", "beta", START_MS - hour_ms, START_MS, gpus=4)
+    (line,) = world.ask("member", "GET", "/usage").json()["usage"]
+    assert (line["key"], line["jobs"], line["by_hand_jobs"], line["gpu_hours"]) == ("alpha-lab", 1, 1, 2.0)
+    every = world.ask("root", "GET", "/usage?by=site").json()["usage"]
+    assert [(line["key"], line["by_hand_jobs"], line["gpu_hours"]) for line in every] == [("paris", 2, 6.0)]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ with warnings.catch_warnings():
 from watteau.domain.fleet import Fleet, Pool, Pue
 from watteau.domain.people import Grant, Role, User
 from watteau.domain.records import Change, Ends, Intends, JobRecord, Place, Starts
-from watteau.domain.requests import JobId, Outcome, Request
+from watteau.domain.requests import JobId, JobState, Outcome, Request
+from watteau.domain.sites import Held, NodeState, SiteJob, SiteNode
 from watteau.domain.tenants import Tenant
 from watteau.domain.units import PoolId, SiteId, TenantId
 from watteau.engines.contract import EngineUnreachable, LogPart, attempt_name
@@ -179,6 +180,36 @@ class World:
         number = self.store.job(job_id).attempts
         now_ms = self.clock()
         self.record(Ends(job_id, number, outcome, now_ms - 1, now_ms, 0, None, "", requeue, {}))
+
+    def by_hand(self, engine_id: str, tenant: str, started_ms: int, ended_ms: int | None, gpus: int) -> None:
+        """A job that zoe gave to Paris's own scheduler, on a node that is the first of our pool."""
+        self._lease = self.store.lead("test", self.clock(), 3_600_000)
+        assert self._lease is not None
+        site = SiteId("paris")
+        self.store.keep_nodes(self._lease, site, [SiteNode(site, "gpu1", PoolId("p"), 0, NodeState.UP, "")])
+        job = SiteJob(
+            site=site,
+            engine_id=engine_id,
+            submitted_ms=started_ms,
+            name=f"by hand {engine_id}",
+            user="zoe",
+            account="atelier",
+            tenant=TenantId(tenant),
+            partition="normal",
+            state=JobState.RUNNING if ended_ms is None else JobState.COMPLETED,
+            reason="",
+            tasks=1,
+            workers=1,
+            gpus=gpus,
+            cpus=8 * gpus,
+            memory_mib=1_024,
+            time_limit_s=3_600,
+            priority=1,
+            started_ms=started_ms,
+            ended_ms=ended_ms,
+            held=(Held("gpu1", gpus, 8 * gpus, 1_024),),
+        )
+        self.store.keep_site_jobs(self._lease, [job])
 
     def log_lines(self) -> list[Mapping[str, Any]]:
         """What was logged."""

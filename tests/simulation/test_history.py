@@ -1,17 +1,22 @@
 """A site's own jobs become a workload: which of them, when they arrive, what they need, whose they are."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from watteau.domain.errors import InputError
+from watteau.domain.fleet import Fleet, Phase, Pool, Pue
 from watteau.domain.jobs import NO_LIMIT_S, Shape, Workload
 from watteau.domain.requests import JobState
 from watteau.domain.sites import Held, SiteJob
-from watteau.domain.units import SiteId, TenantId
-from watteau.simulation.history import workload_of
+from watteau.domain.units import PoolId, SiteId, TenantId, from_epoch_s
+from watteau.engines.contract import SharedEngine
+from watteau.simulation.history import by_day, gpus_there, recorded_figures, workload_of
+from watteau.workload.scale import compress_to_load
 
 PARIS, MULHOUSE = SiteId("paris"), SiteId("mulhouse")
 NOON_MS = 1_772_452_800_000  # 2026-03-02T12:00Z
@@ -125,6 +130,14 @@ def test_of_a_requeued_job_the_last_run_counts() -> None:
         assert "1 runs of jobs that were requeued, before their last one: left out" in notes(*order)
 
 
+def test_a_run_that_was_requeued_and_runs_again_in_the_end_is_an_earlier_run_not_an_unfinished_job() -> None:
+    requeued = replace(JOB, state=JobState.WAITING, submitted_ms=NOON_MS - 60_000)
+    waits = replace(requeued, engine_id="101")
+    text = notes(requeued, JOB, waits)
+    assert "1 runs of jobs that were requeued, before their last one: left out" in text
+    assert "1 jobs have not ended" in text
+
+
 def test_an_id_that_its_site_gave_again_to_someone_else_is_another_job() -> None:
     again = replace(JOB, user="bob", tenant=TenantId("chemistry"), submitted_ms=NOON_MS + 1_000)
     assert len(of(JOB, again)) == 2
@@ -139,6 +152,17 @@ def test_jobs_of_one_id_at_two_sites_are_two_jobs() -> None:
 def test_each_task_of_an_array_is_a_job() -> None:
     workload = of(*(replace(JOB, engine_id=f"7_{task}") for task in range(3)))
     assert workload.job_id.tolist() == [0, 1, 2]
+
+
+def test_tasks_that_were_submitted_at_once_stand_in_the_order_of_their_numbers() -> None:
+    tasks = (10, 9, 2)
+    workload = of(*(replace(JOB, engine_id=f"7_{task}", time_limit_s=task) for task in tasks))
+    assert workload.limit_s.tolist() == [2, 9, 10]
+
+
+def test_components_of_heterogeneous_jobs_are_jobs_by_their_whole_id() -> None:
+    workload = of(*(replace(JOB, engine_id=engine_id) for engine_id in ("7", "7+0", "7+1", "7+1")))
+    assert len(workload) == 3
 
 
 def test_gpus_that_do_not_divide_among_the_nodes_make_a_divisible_shape() -> None:
@@ -163,6 +187,53 @@ def test_a_job_whose_account_is_in_no_table_belongs_to_account_and_user_as_in_a_
     assert of(JOB, nobody={TenantId("physics")}).tenants == ("lab/ann",)
 
 
+def test_what_was_recorded_is_counted_from_the_first_arrival_to_the_last_end() -> None:
+    late = replace(JOB, engine_id="101", started_ms=NOON_MS + 900_000, ended_ms=NOON_MS + 7_200_000)
+    figures = recorded_figures(of(JOB, late), gpus=16)
+    assert figures is not None
+    assert (figures["wait_mean_s"], figures["wait_p50_s"], figures["wait_max_s"]) == (600, 600, 900)
+    assert figures["makespan_s"] == 7_200
+    assert figures["gpus_held_mean"] == 8 * (3_600 + 6_300) / 7_200
+    assert figures["gpu_utilization"] == figures["gpus_held_mean"] / 16
+    assert figures["bounded_slowdown_mean"] == pytest.approx((3_900 / 3_600 + 7_200 / 6_300) / 2)
+
+
+def test_figures_of_jobs_whose_waits_are_void_are_not_made_up() -> None:
+    assert recorded_figures(replace(of(JOB), waited_s=None)) is None
+    later = replace(JOB, engine_id="101", eligible_ms=NOON_MS + 100_000)
+    assert recorded_figures(compress_to_load(of(JOB, later), 1, 0.5)) is None
+
+
+def test_gpus_there_are_those_of_the_open_phases_on_average() -> None:
+    pool = Pool(PoolId("hgx"), "H100", 8, 64, 512, False, 1, 1, 1, 1)
+    more = Phase("more", from_epoch_s(1_500), ((pool.id, 10),))
+    fleet = Fleet.of_one_site("s", [(pool, 2)], power_limit_kw=1, pue=Pue.constant(1.0), phases=(more,))
+    assert gpus_there(fleet.sites[0], 1_000, 2_000) == 16 + 40
+    assert gpus_there(fleet.sites[0], 0, 1_000) == 16
+
+
+class _Days:
+    """A site's accounting, and the spans that it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def history(self, since_ms: int, until_ms: int) -> Iterator[SiteJob]:
+        self.asked.append((since_ms, until_ms))
+        yield JOB
+
+
+def test_accounting_is_asked_for_a_day_at_a_time_without_a_gap_or_an_overlap() -> None:
+    days, told = _Days(), list[int]()
+    day_ms = 86_400_000
+    until_ms = NOON_MS + 2 * day_ms + 5
+    assert len(list(by_day(cast(SharedEngine, days), NOON_MS, until_ms, told.append))) == 3
+    starts = [NOON_MS, NOON_MS + day_ms, NOON_MS + 2 * day_ms]
+    assert days.asked == list(zip(starts, [*starts[1:], until_ms], strict=True))
+    assert told == starts
+    assert list(by_day(cast(SharedEngine, days), NOON_MS, NOON_MS)) == []
+
+
 def test_nothing_that_ended_is_an_error_that_counts_why() -> None:
     with pytest.raises(InputError, match="no job that ended; 1 jobs have not ended"):
         of(replace(JOB, state=JobState.RUNNING, ended_ms=None))
@@ -184,7 +255,7 @@ def site_jobs(draw: st.DrawFn) -> list[SiteJob]:
             replace(
                 JOB,
                 site=draw(st.sampled_from([PARIS, MULHOUSE])),
-                engine_id=str(row),
+                engine_id=draw(st.sampled_from(["{}", "7_{}", "{}+1"])).format(row),
                 user=draw(st.sampled_from(["ann", "bob"])),
                 tenant=TenantId(draw(st.sampled_from(["physics", "root"]))),
                 submitted_ms=submitted_s * 1_000,

@@ -28,7 +28,7 @@ class Expected:
 
 @dataclass
 class Mixed:
-    """The jobs, as they are submitted: `runs` is a file that every node sees, to which each begun script adds a line."""
+    """The jobs, as submitted: `runs` is a file that every node sees, to which each begun script adds a line."""
 
     store: Store
     user: User
@@ -60,7 +60,7 @@ class Mixed:
     def _give(self, now_ms: int, key: str, body: str, **more: object) -> list[JobId]:
         script = f'#!/bin/bash\necho "{key}${{WATTEAU_ARRAY_INDEX:-}}" >> {self.runs}\n{body}\n'
         fields = {"cpu_milli": 1000, "gpu_milli": self.random.choice([0, 0, 1000, 2000]), "time_limit_s": 600} | more
-        request = Request(name=key, script=script, **fields)  # type: ignore[arg-type]
+        request = Request(name=key, script=script, **fields)
         records = self.store.submit([(request, self.tenant)], self.user, now_ms)
         return [record.job_id for record in records]
 

@@ -91,14 +91,15 @@ class Cloud:
 
     def _site(self, site: str) -> str:
         """Two sites by slurmrestd, through something that can fail; one by commands, as a login node would have it."""
+        folder = self.sites.shared_folder(f"three-sites/{site}")
         if site in self.proxies:
             # Tokens that live for half a minute: each is renewed several times.
             command = ", ".join(f"'{word}'" for word in self.sites.token_command(site, lifespan_s=30))
-            access = f'rest_url = "{self.proxies[site].url}"\ntoken_command = [{command}]'
+            access = f'rest_url = "{self.proxies[site].url}"\ntoken_command = [{command}]\nfolder_here = "{folder}"'
         else:
             prefix = ", ".join(f"'{word}'" for word in self.sites.command_prefix(site))
             access = f"command_prefix = [{prefix}]"
-        return _SITE.format(site=site, user=self.sites.user, folder=self.shared / site, access=access)
+        return _SITE.format(site=site, user=self.sites.user, folder=folder, access=access)
 
     def up(self) -> None:
         self.server = self.nursery.start(

@@ -106,7 +106,7 @@ FILTERS = st.builds(
 
 
 @given(only=FILTERS, limit=st.integers(1, 60))
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_pages_are_complete_in_order_and_as_the_filter_says(
     filled: tuple[Store, list[SiteJob]], only: SiteJobFilter, limit: int
 ) -> None:

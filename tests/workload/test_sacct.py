@@ -79,6 +79,24 @@ def test_jobs_that_have_not_ended_or_never_started_are_left_out_and_counted() ->
     assert "1 jobs ended before they started" in notes(workload)
 
 
+def test_a_job_that_slurm_refused_after_its_submit_never_started_although_it_has_a_start() -> None:
+    at_once = {"State": "FAILED", "Start": GOOD["Submit"], "End": GOOD["Submit"], "AllocTRES": "", "ElapsedRaw": "0"}
+    for without in ((), ("ElapsedRaw",)):
+        workload = read(export({}, at_once | {"ReqTRES": GOOD["AllocTRES"]}, without=without, extra=("ReqTRES",)))
+        assert workload.job_id.tolist() == [100]
+        assert "1 jobs ended before they started: left out" in notes(workload)
+
+
+def test_a_job_arrives_when_it_was_eligible_and_waits_from_then_to_its_start() -> None:
+    begun = {"Eligible": "2026-03-02T10:04:00"}
+    workload = read(export({"Eligible": GOOD["Submit"]}, begun, {"Eligible": "Unknown"}, extra=("Eligible",)))
+    assert workload.job_id.tolist() == [100, 102, 101]
+    assert workload.submit_s.tolist() == [0, 0, 240]
+    assert workload.waited_s is not None
+    assert workload.waited_s.tolist() == [300, 300, 60]
+    assert "1 jobs were eligible after they were submitted" in notes(workload)
+
+
 def test_a_timeout_is_counted_because_the_job_would_have_run_longer() -> None:
     assert "1 jobs were ended by their limit" in notes(one(State="TIMEOUT"))
 

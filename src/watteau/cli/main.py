@@ -33,12 +33,15 @@ PARTS: dict[str, Part] = {
         _FLEET,
     ),
     "usage": Part("watteau.cli.sites", "usage", "GPU-hours and core-hours, by tenant, user or site.", _FLEET),
+    "energy": Part(
+        "watteau.cli.energy", "energy", "What the sites drew, hour by hour, and what renewable supply met it.", _FLEET
+    ),
     "login": Part("watteau.cli.account", "login", "Log in to a server, with a one-time token or a password.", _ACCOUNT),
     "logout": Part("watteau.cli.account", "logout", "Log out: revoke this machine's token and forget it.", _ACCOUNT),
     "tokens": Part("watteau.cli.account", "tokens_app", "Your API tokens: list, make, revoke.", _ACCOUNT),
     "users": Part("watteau.cli.account", "users_app", "Accounts: list, add, change.", _ACCOUNT),
     "fleet": Part("watteau.cli.fleet", "fleet_app", "Check and show fleet files.", _PLAN),
-    "workload": Part("watteau.cli.workload", "workload_app", "Job traces: describe, generate, convert.", _PLAN),
+    "workload": Part("watteau.cli.workload", "workload_app", "Job traces: describe, generate, convert, import.", _PLAN),
     "simulate": Part(
         "watteau.cli.simulate",
         "simulate",

@@ -185,6 +185,18 @@ def now() -> datetime:
     return datetime.fromtimestamp(Clock().now_ms() / 1_000, zone())
 
 
+def given_moment(text: str | None, option: str, at: datetime) -> datetime | None:
+    """A moment that someone gave to an option, as Slurm's commands read them; None: they did not. Else it ends."""
+    from watteau.workload.slurm_values import Unreadable, moment_s
+
+    if text is None:
+        return None
+    try:
+        return datetime.fromtimestamp(0, at.tzinfo) + timedelta(seconds=moment_s(text, at))
+    except (Unreadable, OverflowError) as error:
+        fail(f"{option}: {text!r}; expected {error}")
+
+
 def zone() -> ZoneInfo:
     """The reader's zone: TZ, else the machine's, else UTC. By name, so that it knows when the clocks change."""
     names = [os.environ.get("TZ", "").removeprefix(":")]

@@ -4,8 +4,9 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from importlib.resources import files
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from watteau.cli.history import Asked, Since, Until, asked_for, between, gpus_of, history
 from watteau.cli.inputs import fail, load_fleet
 from watteau.domain.decisions import SENTENCE, Reason
 from watteau.domain.errors import Fault, InputError
@@ -32,7 +34,7 @@ from watteau.simulation.replay import compile_kernels, replay
 from watteau.simulation.results import keep_books, outlook_of, summarise, write_results
 from watteau.workload.formats import read_workload
 from watteau.workload.generate import generate
-from watteau.workload.scale import assign_tenants, compress_to_load, resample_to_load
+from watteau.workload.scale import assign_tenants, compress_to_load, on_any_gpu_model, resample_to_load, with_models_of
 
 #: Room after the last arrival for which hourly PUE is looked up; beyond it the last hour's holds.
 _TAIL_HOURS = 60 * 24
@@ -83,6 +85,31 @@ def simulate(
             help="The workload: PAI CSV, SWF, sacct, openb or Watteau's Parquet. Without it one is generated."
         ),
     ] = None,
+    from_site: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[FILE:]SITE",
+            help="Instead of a trace: the jobs in the accounting of this Slurm site of the fleet, or of another fleet "
+            "file; may be repeated.",
+        ),
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Read the accounting again, although it was read before and kept.")
+    ] = False,
+    db: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="With --from-site: instead of its accounting, what Watteau itself recorded of the site's jobs in "
+            "this database (postgresql://…, sqlite:///PATH).",
+        ),
+    ] = None,
+    any_gpu_model: Annotated[
+        bool,
+        typer.Option("--any-gpu-model", help="Let jobs run on every GPU model, as long as on the one that they had."),
+    ] = False,
     policy: Annotated[
         PolicyName, typer.Option(help="How waiting jobs are ordered and backfilled.")
     ] = PolicyName.HYBRID,
@@ -92,7 +119,8 @@ def simulate(
         datetime | None,
         typer.Option(
             formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"],
-            help="The workload's zero, UTC. Default: the first 1 January on which all phases are open.",
+            help="The workload's zero, UTC. Default: its own date where it has one, in the first year in which all "
+            "phases are open then; else the first 1 January on which they are.",
         ),
     ] = None,
     days: Annotated[
@@ -106,10 +134,21 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Replay a workload on a fleet with the production scheduler, hour by hour against the renewable supply."""
+    if trace is not None and from_site:
+        raise typer.BadParameter("give --trace or --from-site, not both")
+    if (refresh or db) and not from_site:
+        raise typer.BadParameter("--refresh and --db go with --from-site")
+    if (since or until) and trace is None and not from_site:
+        raise typer.BadParameter("--since and --until go with --from-site, or with a --trace whose times are dates")
     try:
+        whole = load_fleet(fleet)
         _run(
-            load_fleet(fleet),
+            whole,
             trace=trace,
+            asked=asked_for(from_site, whole, fleet, since, until, db) if from_site else None,
+            refresh=refresh,
+            span=None if from_site else (since, until),
+            any_gpu_model=any_gpu_model,
             policy=policy.value,
             load=load,
             seed=seed,
@@ -158,6 +197,10 @@ def _run(
     fleet: Fleet,
     *,
     trace: Path | None,
+    asked: Asked | None = None,
+    refresh: bool = False,
+    span: tuple[str | None, str | None] | None = None,
+    any_gpu_model: bool = False,
     policy: str,
     load: float | None,
     seed: int,
@@ -169,13 +212,25 @@ def _run(
     command: str,
 ) -> None:
     console = Console(stderr=True, width=None)
-    zero_s = _zero_s(fleet, start)
+    if start is not None:
+        _checked_start_s(fleet, start)
     if out is not None:
         _check_room(out)
     factors = read_capacity_factors(supply) if supply else None
     with _progress(console) as show:
         show("Reading the workload", 0, 0)
-        workload = _workload(fleet, trace, load, seed, days, zero_s)
+        given = None
+        if asked is not None:
+            given = history(asked, show, keep=True, refresh=refresh)
+        elif trace is not None:
+            given = _of_trace(trace, *(span or (None, None)))
+        zero_s = _zero_s(fleet, start, given)
+        workload = _workload(fleet, given, load, seed, days, zero_s)
+        workload = with_models_of(workload, (pool.gpu_model for _, pool in fleet.pools()))
+        if any_gpu_model:
+            workload = on_any_gpu_model(workload)
+        if workload.zero_s is not None and workload.zero_s != zero_s:
+            workload = replace(workload, notes=(*workload.notes, _moved(workload.zero_s, zero_s)))
         _check_horizon(workload.source, int(workload.submit_s[-1]), "the last job arrives")
         show("Compiling the scheduler (first time only)", 0, 0)
         compile_kernels()
@@ -193,7 +248,7 @@ def _run(
         _check_horizon(workload.source, happened.last_end_s - zero_s, "the last job ends")
         show("Keeping the books", 0, 0)
         results = keep_books(happened, outlook, factors, seed)
-        summary = summarise(results, seed)
+        summary = summarise(results, seed, gpus_of(asked) if asked is not None else None)
         if out is not None:
             show("Writing the report", 0, 0)
             try:
@@ -203,15 +258,40 @@ def _run(
     if as_json:
         typer.echo(json.dumps(summary, indent=2, allow_nan=False))
     else:
-        _print(summary, results.factors, out, from_a_file=trace is not None)
+        _print(summary, results.factors, out, from_a_file=given is not None)
 
 
-def _zero_s(fleet: Fleet, start: datetime | None) -> int:
+def _of_trace(trace: Path, since: str | None, until: str | None) -> Workload:
+    workload = read_workload(trace)
+    if not len(workload):
+        raise InputError(str(trace), [Fault(0, "", "a workload without jobs", "at least one job")])
+    return workload if since is None and until is None else between(workload, since, until)
+
+
+def _zero_s(fleet: Fleet, start: datetime | None, given: Workload | None) -> int:
     if start is not None:
         return _checked_start_s(fleet, start)
     last = from_epoch_s(max(fleet.opening_times_s(), default=0))
+    if given is not None and given.zero_s is not None:
+        return _in_open_year(from_epoch_s(given.zero_s), last)
     year = last.year if last == datetime(last.year, 1, 1, tzinfo=UTC) else last.year + 1
     return to_epoch_s(datetime(year, 1, 1, tzinfo=UTC))
+
+
+def _in_open_year(date: datetime, opened: datetime) -> int:
+    """The same day and time in the first year, from its own, in which it is not before `opened`: seasons stay."""
+    leap_day = (date.month, date.day) == (2, 29)
+    for year in range(max(date.year, opened.year), _LAST_YEAR + 1):
+        moved = date.replace(year=year, day=28 if leap_day and year != date.year else date.day)
+        if moved >= opened:
+            return to_epoch_s(moved)
+    return to_epoch_s(opened)
+
+
+def _moved(own_s: int, zero_s: int) -> str:
+    return (
+        f"its jobs arrived from {from_epoch_s(own_s).isoformat()} on; here from {from_epoch_s(zero_s).isoformat()} on"
+    )
 
 
 def _checked_start_s(fleet: Fleet, start: datetime) -> int:
@@ -253,13 +333,13 @@ def _unwritable(out: Path, error: OSError | ValueError) -> InputError:
 
 
 def _workload(
-    fleet: Fleet, trace: Path | None, load: float | None, seed: int, days: float | None, zero_s: int
+    fleet: Fleet, workload: Workload | None, load: float | None, seed: int, days: float | None, zero_s: int
 ) -> Workload:
     capacity = fleet.gpus(from_epoch_s(zero_s)) or fleet.gpus()
     leaves = [(str(tenant.id), part) for _, tenant, part, _ in fleet.tenants.parts() if not tenant.children]
     names, parts = [name for name, _ in leaves], [part for _, part in leaves]
     duration_s = round(days * DAY_S) if days is not None else None
-    if trace is None:
+    if workload is None:
         workload = generate(
             capacity_gpus=capacity,
             load=load if load is not None else 0.8,
@@ -268,9 +348,6 @@ def _workload(
             tenants=(),  # a generator's tenants know nothing of this fleet: its own share the jobs as they share it
         )
         return assign_tenants(workload, names, parts, seed)
-    workload = read_workload(trace)
-    if not len(workload):
-        raise InputError(str(trace), [Fault(0, "", "a workload without jobs", "at least one job")])
     if load is not None and duration_s is not None:
         workload = resample_to_load(workload, capacity, load, duration_s, seed)
     elif load is not None:
@@ -312,19 +389,25 @@ def _print(summary: dict[str, Any], factors: CapacityFactors, out: Path | None, 
     synthetic = " (partly drawn, see notes)" if from_a_file else " (synthetic)"
     if not summary["workload_synthetic"]:
         synthetic = ""
-    table = Table(title=f"{summary['workload']}{synthetic} on {summary['fleet']}", show_header=False, min_width=60)
-    table.add_column("figure")
-    table.add_column("value", justify="right")
-    rows: list[tuple[str, str]] = [
+    recorded = summary["recorded"]
+    table = Table(title=f"{summary['workload']}{synthetic} on {summary['fleet']}", min_width=60)
+    table.show_header = recorded is not None
+    table.add_column("figure" if recorded is None else "")
+    table.add_column("here", justify="right")
+    if recorded is not None:
+        table.add_column("as recorded", justify="right")
+    rows: list[tuple[str, Callable[[dict[str, Any]], str] | str]] = [
         ("policy, seed", f"{summary['policy']}, {summary['seed']}"),
         ("from", summary["start_utc"]),
         ("jobs", f"{summary['jobs']:,}"),
         ("never startable", f"{summary['jobs_unschedulable']:,}"),
-        ("wait, median", _seconds(summary["wait_p50_s"])),
-        ("wait, mean", _seconds(summary["wait_mean_s"])),
-        ("wait, 99 % below", _seconds(summary["wait_p99_s"])),
-        ("bounded slowdown, mean", _number(summary["bounded_slowdown_mean"])),
-        ("GPUs held", _percent(summary["gpu_utilization"])),
+        ("wait, median", lambda of: _seconds(of["wait_p50_s"])),
+        ("wait, mean", lambda of: _seconds(of["wait_mean_s"])),
+        ("wait, 99 % below", lambda of: _seconds(of["wait_p99_s"])),
+        ("bounded slowdown, mean", lambda of: _number(of["bounded_slowdown_mean"])),
+        ("first arrival to last end", lambda of: _seconds(of["makespan_s"])),
+        ("GPUs held, mean", lambda of: _number(of["gpus_held_mean"])),
+        ("GPUs held, of those there", lambda of: _percent(of["gpu_utilization"])),
         ("energy of the sites", _energy(energy["site_energy_wh"])),
         (f"renewable supply{' (synthetic)' if factors.synthetic else ''}", _energy(energy["supply_wh"])),
         ("renewable, matched hour by hour", _percent(energy["hourly_matched_share"])),
@@ -332,8 +415,10 @@ def _print(summary: dict[str, Any], factors: CapacityFactors, out: Path | None, 
         ("replayed in", f"{summary['wall_s']:.2f} s, {summary['jobs_per_s'] or 0:,.0f} jobs/s"),
         ("memory at most", f"{summary['peak_rss_mib']:,.0f} MiB"),
     ]
-    for row in rows:
-        table.add_row(*row)
+    for name, value in rows:
+        here = value if isinstance(value, str) else value(summary)
+        there = "" if recorded is None or isinstance(value, str) else value(recorded)
+        table.add_row(name, here, *([] if recorded is None else [there]))
     console.print(table)
     for reason, count in summary["unschedulable_by_reason"].items():
         console.print(

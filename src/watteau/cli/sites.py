@@ -1,12 +1,11 @@
 """`watteau sites` and `watteau usage`: the fleet as it is now, and what was used of it."""
 
-from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from watteau.cli.session import AsJson, connected, fail, local, now, number, print_json, print_table, warn
+from watteau.cli.session import AsJson, connected, fail, given_moment, local, now, number, print_json, print_table, warn
 from watteau.server.schemas import SiteView
 
 __all__ = ["sites", "usage"]
@@ -74,8 +73,8 @@ def usage(
 ) -> None:
     """GPU-hours and core-hours, by tenant, user or site. Without times, of the last 30 days."""
     at = now()
-    began = _moment(since, "--since", at)
-    ended = _moment(until, "--until", at)
+    began = given_moment(since, "--since", at)
+    ended = given_moment(until, "--until", at)
     if began and (ended or at) <= began:
         fail("--since comes before --until, and not after now")
     with connected() as client:
@@ -84,19 +83,16 @@ def usage(
         print_json(found)
         return
     rows = [
-        [each.key, f"{each.gpu_hours:,.3f}", f"{each.cpu_hours:,.3f}", f"{each.jobs:,}", f"{each.attempts:,}"]
+        [
+            each.key,
+            f"{each.gpu_hours:,.3f}",
+            f"{each.cpu_hours:,.3f}",
+            f"{each.jobs:,}",
+            f"{each.by_hand_jobs:,}",
+            f"{each.attempts:,}",
+        ]
         for each in found.usage
     ]
-    print_table([by.value.upper(), "GPU-HOURS", "CORE-HOURS", "JOBS", "ATTEMPTS"], rows, right=range(1, 5), long=[0])
+    headings = [by.value.upper(), "GPU-HOURS", "CORE-HOURS", "JOBS", "BY HAND", "ATTEMPTS"]
+    print_table(headings, rows, right=range(1, 6), long=[0])
     typer.echo(f"from {local(found.since)} to {local(found.until)}", err=True)
-
-
-def _moment(text: str | None, option: str, at: datetime) -> datetime | None:
-    from watteau.workload.slurm_values import Unreadable, moment_s
-
-    if text is None:
-        return None
-    try:
-        return datetime.fromtimestamp(0, at.tzinfo) + timedelta(seconds=moment_s(text, at))
-    except (Unreadable, OverflowError) as error:
-        fail(f"{option}: {text!r}; expected {error}")

@@ -10,6 +10,7 @@ B4  An attempt's hourly entry is its exact energy rounded up or down by less tha
     up to its job energy rounded down. (Rounding each attempt's own running total instead would add up over its life,
     but in one hour of a full site thousands of remainders may fall due together: the jobs would exceed the meter.)
 B5  One ledger matches the whole load of an hour with the whole supply; sites get integer shares that sum to it.
+B6  What was seen to run was on, whatever the fleet file says of that hour; what is only simulated must have room.
 """
 
 from collections.abc import Sequence
@@ -142,11 +143,14 @@ def settle(
     supply: SupplySeries,
     first_hour_s: int,
     hours: int,
+    *,
+    were_seen: bool = False,
 ) -> EnergyBooks:
     """Close the books of [first_hour_s, first_hour_s + hours). `pue` is [site, hour], `presence` is [pool].
 
-    Attempts are cut at the horizon. Raises ValueError on arrays that do not fit together and InvariantBroken when the
-    attempts of a pool hold more GPU time in an hour than its nodes had.
+    Attempts are cut at the horizon. Where those of a pool hold more GPU time in an hour than its nodes had, so much was
+    on when they `were_seen` to run (B6). Otherwise it raises InvariantBroken, and ValueError on arrays that do not fit
+    together.
     """
     pools = list(fleet.pools())
     pool_site = np.array([fleet.sites.index(site) for site, _ in pools], dtype=np.int64)
@@ -161,7 +165,10 @@ def settle(
     there = np.zeros((len(pools), hours), dtype=np.int64)
     for index, (_, pool) in enumerate(pools):
         there[index] = GPU_MILLI * pool.gpus_per_node * _node_seconds(presence[index], first_hour_s, hours)
-    _check_room(fleet, busy, there, first_hour_s)
+    if were_seen:
+        there = np.maximum(there, busy)
+    else:
+        _check_room(fleet, busy, there, first_hour_s)
     by_site = (len(fleet.sites), hours)
     it_uws, busy_site, there_site = (np.zeros(by_site, dtype=np.int64) for _ in range(3))
     np.add.at(it_uws, pool_site, busy * busy_mw[:, None] + (there - busy) * idle_mw[:, None])
@@ -203,6 +210,20 @@ def settle(
         site_supply_wh=allot(supply.renewable_wh, site_wh),
         site_matched_wh=allot(matched_wh, site_wh),
     )
+
+
+def entries_wh(fleet: Fleet, attempts: Attempts, first_hour_s: int, hours: int) -> Int64Array:
+    """[site, hour] the sum of the attempts' entries (B4), as `settle` has it for attempts in this order.
+
+    Those of the first few alone are never more than those of all, so that they can be told from the rest.
+    """
+    pools = list(fleet.pools())
+    pool_site = np.array([fleet.sites.index(site) for site, _ in pools], dtype=np.int64)
+    busy_mw = np.array([gpu_power_mw(pool, pool.node_typical_w) for _, pool in pools], dtype=np.int64)
+    return job_entries(
+        attempts.start_s, attempts.end_s, attempts.pool, attempts.gpu_milli, pool_site, busy_mw,
+        len(fleet.sites), first_hour_s, hours,
+    )[0]  # fmt: skip
 
 
 def gpu_power_mw(pool: Pool, node_w: int) -> int:

@@ -995,7 +995,7 @@ class Controller:
         if not job.request.requeue or job.attempts < MOST_ATTEMPTS:
             return job.request.requeue
         ends = [event for event in self._store.story(job.job_id) if event.kind is EventKind.ENDED]
-        return 1 + sum(event.data.get("given", True) for event in ends) < MOST_ATTEMPTS
+        return 1 + sum(1 for event in ends if event.data.get("given", True)) < MOST_ATTEMPTS
 
     def _forget(self, job: _Job, state: JobState, now: _Now) -> None:
         """The job has ended; whoever waited for that is looked at."""

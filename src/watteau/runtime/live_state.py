@@ -10,6 +10,7 @@ from hashlib import sha256
 import numpy as np
 
 from watteau.core import layout
+from watteau.core.backfill import drop_all
 from watteau.core.place import resume
 from watteau.core.state import (
     Outlook,
@@ -195,6 +196,7 @@ class LiveState:
         self._changes_done = 0
         self._outages = outage_windows(fleet)
         self._said_windows: dict[SiteId, list[tuple[int, int, int]]] = {}
+        self._announced_anew = False
         self._announce_s = now_s  # when the pools' next outage is looked up again
         self._up_wanted = np.zeros(len(self._state.nodes), dtype=np.bool_)  # by phases and outages
         self._barred = np.zeros(len(self._state.nodes), dtype=np.bool_)  # by their engine
@@ -381,7 +383,7 @@ class LiveState:
         self._outages = sorted(
             outage_windows(self.fleet) + [each for its in self._said_windows.values() for each in its]
         )
-        self._announce_s = 0
+        self._announce_s, self._announced_anew = 0, True
         return True
 
     def next_change_s(self) -> int:
@@ -400,6 +402,10 @@ class LiveState:
         if now_s >= self._announce_s:
             announce_outages(self._state, self._outages, now_s)
             self._announce_s = next((start for start, _, _ in self._outages if start > now_s), NEVER_S)
+        if self._announced_anew:  # promises and reasons were given on other windows
+            drop_all(self._state)
+            self._state.cycle[0].scan_all, self._state.cycle[0].blocked = 1, 0
+            self._announced_anew = False
         wanted = self._up_wanted & ~self._barred & ~self._closed
         is_up = self._state.nodes["up"] == 1
         events = Events(

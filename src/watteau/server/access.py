@@ -69,6 +69,7 @@ RULES: dict[str, Rule] = {
     "watch_events": _rule(About.PART, _READ, "follow events", **_ALL),
     "list_sites": _rule(About.PART, _READ, "see the sites", **_ALL),
     "report_usage": _rule(About.PART, _READ, "read the usage", **_ALL),
+    "report_energy": _rule(About.PART, _READ, "read the energy books", **_ALL),
     "list_tenants": _rule(About.PART, _READ, "list tenants", **_ALL),
     "list_users": _rule(About.PART, _READ, "list accounts", auditor="yes", **_MANAGE),
     "add_user": _rule(About.PART, _ADMIN, "make an account", **_MANAGE),

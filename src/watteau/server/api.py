@@ -17,7 +17,8 @@ from watteau import __version__
 from watteau.domain.errors import InvariantBroken
 from watteau.domain.fleet import Fleet
 from watteau.domain.requests import Request
-from watteau.server import problems, routes_fleet, routes_jobs, routes_people
+from watteau.energy.supply import CapacityFactors
+from watteau.server import problems, routes_energy, routes_fleet, routes_jobs, routes_people
 from watteau.server.access import RULES, About, Tree
 from watteau.server.auth import KnownTokens, Passwords, Throttle
 from watteau.server.edge import Edge, Log, Metrics, Stopwatch, json_log
@@ -48,11 +49,13 @@ def create_app(
     log: Log | None = None,
     stopwatch_s: Stopwatch | None = None,
     report: Path | None = None,
+    factors: CapacityFactors | None = None,
 ) -> FastAPI:
     """The API over a store and a controller.
 
     `now_ms` is the wall clock in epoch milliseconds; `stopwatch_s` measures durations (by `now_ms` when left out).
     `log` gets one line a request (JSON to stderr when left out). `report` is a page to show at /report.
+    `factors` are those of the supply; without them the weather of the energy books is generated.
     """
     log = log or json_log(now_ms)
     metrics = Metrics(store, live, now_ms)
@@ -70,6 +73,7 @@ def create_app(
         log=log,
         metrics=metrics,
         report=report,
+        factors=factors,
         queries={
             str(route.operation_id): frozenset(each.alias for each in route.dependant.query_params)
             for route in routes()
@@ -105,7 +109,13 @@ def create_app(
 
 def routes() -> list[APIRoute]:
     """Every operation of the API, in order."""
-    routers = (routes_jobs.router, routes_people.router, routes_fleet.router, routes_fleet.process_router)
+    routers = (
+        routes_jobs.router,
+        routes_people.router,
+        routes_fleet.router,
+        routes_energy.router,
+        routes_fleet.process_router,
+    )
     return [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
 
 

@@ -1,6 +1,5 @@
 """Sites, tenants, usage, and the process itself over HTTP."""
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
@@ -19,10 +18,9 @@ from watteau.server.schemas import (
     TenantView,
     UsageLine,
     UsageView,
-    epoch_ms,
     moment,
 )
-from watteau.server.service import Access, at, guard, services_of
+from watteau.server.service import Access, at, guard, in_range, services_of
 from watteau.store.store import StoreUnavailable
 
 router = APIRouter(prefix="/api/v1", tags=["fleet"])
@@ -74,10 +72,10 @@ def report_usage(
     ] = None,
     until: Annotated[AwareDatetime | None, Query(description="Up to then; now when left out.")] = None,
 ) -> UsageView:
-    """GPU-hours and core-hours of attempts in [since, until), of jobs that the caller may see."""
+    """GPU-hours and core-hours in [since, until), of jobs that the caller may see, jobs by hand among them."""
     services = access.services
-    until_ms = services.now_ms() if until is None else _in_range(until, "until")
-    since_ms = max(until_ms - _USAGE_SPAN_MS, 0) if since is None else _in_range(since, "since")
+    until_ms = services.now_ms() if until is None else in_range(until, "until")
+    since_ms = max(until_ms - _USAGE_SPAN_MS, 0) if since is None else in_range(since, "since")
     if since_ms > until_ms:
         raise invalid([at("#query/since", "it must not come after until")])
     rows = services.store.usage(by, since_ms, until_ms, access.caller.scope_of_rows(access.operation))
@@ -89,6 +87,7 @@ def report_usage(
             UsageLine(
                 key=row.key,
                 jobs=row.jobs,
+                by_hand_jobs=row.by_hand_jobs,
                 attempts=row.attempts,
                 gpu_hours=round(row.gpu_milli_ms / 1000 / _MS_PER_HOUR, 3),
                 cpu_hours=round(row.cpu_milli_ms / 1000 / _MS_PER_HOUR, 3),
@@ -98,17 +97,6 @@ def report_usage(
             for row in rows
         ),
     )
-
-
-def _in_range(said: datetime, name: str) -> int:
-    try:
-        at_ms = epoch_ms(said)
-        moment(at_ms)
-    except (OverflowError, ValueError):
-        at_ms = -1
-    if at_ms < 0:
-        raise invalid([at(f"#query/{name}", "a time between the years 1970 and 9999")])
-    return at_ms
 
 
 # --- the process ------------------------------------------------------------------------------------------------------

@@ -483,8 +483,9 @@ class UsageLine(_View):
     """What one tenant, user or site used."""
 
     key: str = Field(description="The tenant, user or site.", examples=["alpha"])
-    jobs: int = Field(description="Jobs that used something.", examples=[41])
-    attempts: int = Field(description="Attempts that ran.", examples=[43])
+    jobs: int = Field(description="Jobs that used something, with those by hand.", examples=[41])
+    by_hand_jobs: int = Field(0, description="Of them, jobs that people gave to a site's own scheduler.", examples=[3])
+    attempts: int = Field(description="Attempts that ran; a job by hand counts as one.", examples=[43])
     gpu_hours: float = Field(description="GPU-hours, rounded to a thousandth.", examples=[12.5])
     cpu_hours: float = Field(description="CPU-core-hours, rounded to a thousandth.", examples=[200.0])
     gpu_milli_ms: int = Field(description="The same exactly: thousandths of a GPU times milliseconds.")
@@ -498,6 +499,43 @@ class UsageView(_View):
     since: datetime = Field(description="From then on.")
     until: datetime = Field(description="Up to then; what still runs counts up to then.")
     usage: tuple[UsageLine, ...] = Field(description="Largest first.")
+
+
+class SiteEnergyView(_View):
+    """What one site drew: jobs + jobs by hand + idle + overhead = meter, exactly. Null: of all tenants only."""
+
+    site: str = Field(description="The site.", examples=["paris"])
+    jobs_wh: int = Field(description="IT energy of Watteau's attempts.", examples=[412_000])
+    by_hand_wh: int = Field(description="IT energy of jobs that people gave to the site's own scheduler.")
+    idle_wh: int | None = Field(None, description="IT energy of GPUs that nobody held.")
+    overhead_wh: int | None = Field(None, description="Cooling and losses, by the PUE.")
+    site_wh: int | None = Field(None, description="The site's meter: all of these together.")
+    supply_wh: int | None = Field(None, description="The site's share of the contracted renewable supply of its hours.")
+    matched_wh: int | None = Field(None, description="Of the meter, what renewable supply of the same hour met.")
+
+
+class HourEnergyView(_View):
+    """One hour [h, h + 1), UTC."""
+
+    hour: datetime = Field(description="Its start.")
+    over: bool = Field(description="Whether it has passed; otherwise its figures are up to `until` of the answer.")
+    sites: tuple[SiteEnergyView, ...] = Field(description="In the order of the fleet file.")
+
+
+class EnergyView(_View):
+    """The energy books of whole hours in [since, until); the last one is cut at now when it is not over."""
+
+    since: datetime = Field(description="From then on: a full hour.")
+    until: datetime = Field(description="Up to then: a full hour, or now.")
+    sites: tuple[SiteEnergyView, ...] = Field(description="All hours together, in the order of the fleet file.")
+    hourly_matched_share: float | None = Field(
+        description="Matched over metered energy of these sites; null: nothing was drawn, or it may not be seen.",
+        examples=[0.41],
+    )
+    supply_source: str | None = Field(description="Where the capacity factors are from; null: it may not be seen.")
+    supply_synthetic: bool = Field(description="Whether supply, and so what was matched, is by generated weather.")
+    notes: tuple[str, ...] = Field(description="What a reader of the figures must know.")
+    hours: tuple[HourEnergyView, ...] = Field(description="Each hour, oldest first; empty unless asked for.")
 
 
 # --- people -----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path as FilePath
 from typing import Annotated, Any, TypeVar
 
@@ -15,13 +16,14 @@ from watteau.domain.fleet import Fleet
 from watteau.domain.people import User
 from watteau.domain.records import JobRecord
 from watteau.domain.requests import JobId
+from watteau.energy.supply import CapacityFactors
 from watteau.server.access import RULES, About, Caller, Tree
 from watteau.server.auth import KnownTokens, Passwords, Throttle, bearer, digest, scopes_of
 from watteau.server.edge import Log, Metrics
 from watteau.server.live import Live
 from watteau.server.problems import Refusal, body_errors, invalid, not_found
 from watteau.server.pulse import Pulse
-from watteau.server.schemas import USER_NAME, FieldError
+from watteau.server.schemas import USER_NAME, FieldError, epoch_ms, moment
 from watteau.store.store import NotFound, Store
 from watteau.store.store import Token as TokenRecord
 
@@ -45,6 +47,7 @@ class Services:
     log: Log
     metrics: Metrics
     report: FilePath | None
+    factors: CapacityFactors | None
     queries: Mapping[str, frozenset[str]]  # by operation, the names that its query may have
 
 
@@ -224,6 +227,18 @@ def parse(model: type[_BodyModel], raw: bytes) -> _BodyModel:
 def at(pointer: str, message: str) -> FieldError:
     """One thing that is wrong."""
     return FieldError(pointer=pointer, message=message)
+
+
+def in_range(said: datetime, name: str) -> int:
+    """Epoch milliseconds of a moment in a query. Raises Refusal (422) outside the years 1970 to 9999."""
+    try:
+        at_ms = epoch_ms(said)
+        moment(at_ms)
+    except (OverflowError, ValueError):
+        at_ms = -1
+    if at_ms < 0:
+        raise invalid([at(f"#query/{name}", "a time between the years 1970 and 9999")])
+    return at_ms
 
 
 def takes(model: type[BaseModel]) -> dict[str, Any]:

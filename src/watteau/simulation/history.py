@@ -1,34 +1,31 @@
-"""What a site's own scheduler did, as a workload that can be run again."""
+"""What a site's own scheduler did, as a workload that can be run again, and how its jobs fared."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
-import polars as pl
 
 from watteau.domain.errors import Fault, InputError
+from watteau.domain.fleet import Site
 from watteau.domain.jobs import Workload
 from watteau.domain.requests import JobState
 from watteau.domain.sites import SiteJob
-from watteau.domain.units import SiteId, TenantId
+from watteau.domain.units import DAY_S, GPU_MILLI, Int64Array, SiteId, TenantId, to_epoch_s
+from watteau.engines.contract import SharedEngine
 from watteau.workload.accounting import NEVER_STARTED, TIMED_OUT, UNFINISHED, shape_of, tenant_of, workload_of_ended
-from watteau.workload.columns import Numbering
+from watteau.workload.columns import Columns, Numbering
+
+#: Bounded slowdown divides by at least this run time (Feitelson and Rudolph, JSSPP 1998).
+SLOWDOWN_BOUND_S = 10
 
 _ROWS_AT_ONCE = 1 << 16
+_MOST_DIGITS = 18
 _EARLIER_RUN = "runs of jobs that were requeued, before their last one"
 _BACKWARDS = "jobs ended before their own start, by their site's clock"
-_SCHEMA = {
-    "site": pl.Int32,
-    "engine_id": pl.String,
-    "submit_s": pl.Int64,
-    "eligible_s": pl.Int64,
-    "start_s": pl.Int64,
-    "runtime_s": pl.Int64,
-    "limit_s": pl.Int64,
-    "shape": pl.Int32,
-    "tenant": pl.Int32,
-}
+#: What is kept of a job, all in whole numbers; `number` and `task` are its id.
+_COLUMNS = ("site", "number", "task", "submit_s", "eligible_s", "start_s", "runtime_s", "limit_s", "shape", "tenant")
 
 
 def workload_of(
@@ -49,18 +46,23 @@ def workload_of(
     - It belongs to its own tenant. One of `nobody` (the tenants that stand for "not in the site's table") says
       nothing: such a job belongs to `account/user`, as in a file of sacct.
     - job_id is the site's own where all are plain numbers, each once, else the number of the row from 0, in order of
-      (site, submit time, id).
+      (site, submit time, start, id).
 
-    `jobs` is read once and may be long: a job takes about 100 bytes. Raises InputError when none is over.
+    `jobs` is read once and may be long: a job takes about 200 bytes. Raises InputError when none is over.
     """
     models = gpu_models or {}
-    sites, shapes, tenants = Numbering(str), Numbering(shape_of), Numbering(str)
-    left_out, remarks = Counter[str](), Counter[str]()
+    sites, shapes, tenants, other_ids = Numbering(str), Numbering(shape_of), Numbering(str), Numbering(str)
+    left_out = Counter(dict.fromkeys((UNFINISHED, NEVER_STARTED, _BACKWARDS, _EARLIER_RUN), 0))
+    remarks = Counter[str]()
+    unfinished = Counter[tuple[int, int, int]]()
 
-    def rows() -> Iterator[tuple[object, ...]]:
+    def rows() -> Iterator[tuple[int, ...]]:
         for job in jobs:
+            number, task = _id(job.engine_id)
+            if number < 0:
+                task = other_ids.index(job.engine_id)
             if not job.state.is_end or job.ended_ms is None:
-                left_out[UNFINISHED] += job.tasks
+                unfinished[sites.index(job.site), number, task] += job.tasks
             elif job.started_ms is None:
                 left_out[NEVER_STARTED] += job.tasks
             elif job.ended_ms < job.started_ms:
@@ -71,7 +73,8 @@ def workload_of(
                 tenant = tenant_of(job.account, job.user) if job.tenant in nobody else str(job.tenant)
                 yield (
                     sites.index(job.site),
-                    job.engine_id,
+                    number,
+                    task,
                     job.submitted_ms // 1_000,
                     (job.submitted_ms if job.eligible_ms is None else job.eligible_ms) // 1_000,
                     job.started_ms // 1_000,
@@ -81,27 +84,89 @@ def workload_of(
                     tenants.index(tenant),
                 )
 
-    table = _last_runs(_frame(rows()), left_out)
-    if table.is_empty():
+    columns = _columns(rows())
+    left_out[UNFINISHED] = unfinished.total()
+    if not columns.rows:
         found = "; ".join(["no job that ended", *(f"{count} {what}" for what, count in left_out.items() if count)])
         raise InputError(source, [Fault(0, "", found, "at least one job")])
-    models_known = np.array([bool(shape.gpu_models) for shape in shapes.values])[table["shape"].to_numpy()]
+    table = {name: columns.take(name) for name in _COLUMNS}
+    # A run that was requeued has not ended in its accounting's words; a later run of the same job has.
+    rerun = _those_in(table, unfinished)
+    left_out[UNFINISHED] -= rerun
+    left_out[_EARLIER_RUN] += rerun
+    # The order of reading means nothing: names count by their place in the alphabet.
+    table["site"] = _ranks(sites.values)[table["site"]]
+    of_other_form = table["number"] < 0
+    table["task"][of_other_form] = _ranks(other_ids.values)[table["task"][of_other_form]]
+    last = _last_runs(table)
+    left_out[_EARLIER_RUN] += columns.rows - len(last)
+    for name in _COLUMNS:
+        table[name] = table[name][last]
+    models_known = np.array([bool(shape.gpu_models) for shape in shapes.values])[table["shape"]]
     remarks["jobs allow only the GPU models that they ran on: what they asked for is not known"] += int(
         np.count_nonzero(models_known)
     )
-    job_id = table["engine_id"].cast(pl.Int64, strict=False)
-    if job_id.null_count() or job_id.n_unique() < len(job_id):
-        job_id = pl.Series(np.arange(len(table), dtype=np.int64))
-        remarks["jobs are numbered by their row: their own ids are no numbers, or not unique"] += len(table)
-    names = ("submit_s", "eligible_s", "start_s", "runtime_s", "limit_s", "shape", "tenant")
+    _, number, task = (table.pop(name) for name in ("site", "number", "task"))
+    if bool(np.any(number < 0)) or bool(np.any(task >= 0)) or len(np.unique(number)) < len(number):
+        number = np.arange(len(last), dtype=np.int64)
+        remarks["jobs are numbered by their row: their own ids are no plain numbers, or not unique"] += len(last)
     return workload_of_ended(
-        {"job_id": job_id.to_numpy(), **{name: table[name].to_numpy() for name in names}},
+        {"job_id": number, **table},
         source=source,
         shapes=shapes.values,
         tenants=tenants.values,
         left_out=left_out,
         remarks=remarks,
     )
+
+
+def by_day(
+    engine: SharedEngine, since_ms: int, until_ms: int, progress: Callable[[int], None] | None = None
+) -> Iterator[SiteJob]:
+    """A site's accounting of [since, until), asked for a day at a time: no answer is larger than a day's.
+
+    `progress` is told where the day begins that is asked for next. Raises NoAccounting, EngineUnreachable.
+    """
+    for day_ms in range(since_ms, until_ms, DAY_S * 1_000):
+        if progress is not None:
+            progress(day_ms)
+        yield from engine.history(day_ms, min(day_ms + DAY_S * 1_000, until_ms))
+
+
+def recorded_figures(workload: Workload, gpus: float | None = None) -> dict[str, Any] | None:
+    """How the jobs of a workload really waited and how many GPUs they held, to be set beside a replay of them.
+
+    None when that is not recorded. Means of GPUs go from the first arrival to the last end. `gpus` are those that
+    were there on average; without them there is no utilisation.
+    """
+    if workload.waited_s is None or not len(workload):
+        return None
+    wait, runtime_s = workload.waited_s, workload.runtime_s
+    span_s = int((workload.submit_s + wait + runtime_s).max() - workload.submit_s[0])
+    held = float((runtime_s * (workload.gpu_milli() / GPU_MILLI)).sum()) / span_s if span_s else None
+    slowdown = np.maximum(1.0, (wait + runtime_s) / np.maximum(runtime_s, SLOWDOWN_BOUND_S))
+    return {
+        "makespan_s": span_s,
+        "wait_mean_s": float(wait.mean()),
+        "wait_p50_s": float(np.quantile(wait, 0.5)),
+        "wait_p99_s": float(np.quantile(wait, 0.99)),
+        "wait_max_s": int(wait.max()),
+        "bounded_slowdown_mean": float(slowdown.mean()),
+        "gpus": gpus,
+        "gpus_held_mean": held,
+        "gpu_utilization": held / gpus if gpus and held is not None else None,
+    }
+
+
+def gpus_there(site: Site, since_s: int, until_s: int) -> float:
+    """GPUs of a site by its phases, on average over [since, until) in epoch seconds; outages are not taken off."""
+    per_node = {pool.id: pool.gpus_per_node for pool in site.pools}
+    gpu_s = sum(
+        max(0, until_s - max(since_s, to_epoch_s(phase.opens))) * count * per_node[pool]
+        for phase in site.phases
+        for pool, count in phase.nodes
+    )
+    return gpu_s / max(1, until_s - since_s)
 
 
 def _models(job: SiteJob, gpu_models: Mapping[tuple[SiteId, str], str]) -> tuple[str, ...]:
@@ -112,17 +177,46 @@ def _models(job: SiteJob, gpu_models: Mapping[tuple[SiteId, str], str]) -> tuple
     return () if "" in found else tuple(sorted(found))
 
 
-def _frame(rows: Iterator[tuple[object, ...]]) -> pl.DataFrame:
+def _id(engine_id: str) -> tuple[int, int]:
+    """(number, task of an array or -1) of 1234 or 1234_7; a number below 0: an id of another form."""
+    number, underscore, task = engine_id.partition("_")
+    if number.isdecimal() and len(number) < _MOST_DIGITS and (task.isdecimal() or not underscore) and len(task) < 10:
+        return int(number), int(task) if underscore else -1
+    return -1, -1
+
+
+def _columns(rows: Iterator[tuple[int, ...]]) -> Columns:
     """Rows as columns, a piece at a time: a tuple is much larger than its row."""
-    pieces = [pl.DataFrame(schema=_SCHEMA)]
+    columns = Columns()
     while piece := list(islice(rows, _ROWS_AT_ONCE)):
-        pieces.append(pl.DataFrame(piece, schema=_SCHEMA, orient="row"))
-    return pl.concat(pieces)
+        block = np.array(piece, dtype=np.int64).T.copy()
+        columns.add(**dict(zip(_COLUMNS, block, strict=True)))
+    return columns
 
 
-def _last_runs(table: pl.DataFrame, left_out: "Counter[str]") -> pl.DataFrame:
-    """The last run of each job, in order; accounting may list each run of one that was requeued."""
-    ordered = table.sort("site", "submit_s", "start_s", "engine_id")
-    last = ordered.unique(subset=["site", "engine_id", "tenant"], keep="last", maintain_order=True)
-    left_out[_EARLIER_RUN] += len(ordered) - len(last)
-    return last
+def _those_in(table: dict[str, Int64Array], runs: "Counter[tuple[int, int, int]]") -> int:
+    """How many runs of (site, number, task) have a row for their job."""
+    near = np.flatnonzero(np.isin(table["number"], [number for _, number, _ in runs]))
+    there = set(zip(*(table[name][near].tolist() for name in ("site", "number", "task")), strict=True))
+    return sum(count for key, count in runs.items() if key in there)
+
+
+def _ranks(names: Sequence[str]) -> Int64Array:
+    """[name] its place in the alphabet."""
+    ranks = np.empty(len(names), dtype=np.int64)
+    ranks[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    return ranks
+
+
+def _last_runs(table: dict[str, Int64Array]) -> Int64Array:
+    """[job] row of its last run, in order; accounting may list each run of one that was requeued."""
+    order = np.lexsort([table[name] for name in ("runtime_s", "task", "number", "start_s", "submit_s", "site")])
+    names = ("tenant", "task", "number", "site")
+    by_job = order[np.lexsort([table[name][order] for name in names])]  # stable: runs of a job stay in order
+    another = np.ones(len(order), dtype=np.bool_)
+    another[:-1] = np.any([table[name][by_job[1:]] != table[name][by_job[:-1]] for name in names], axis=0)
+    if another.all():
+        return order
+    is_last = np.zeros(len(order), dtype=np.bool_)
+    is_last[by_job[another]] = True
+    return order[is_last[order]]

@@ -82,6 +82,7 @@ class ReportContent:
     jobs_started: int
     wait_p50_s: float | None  # None: no job started
     wait_p99_s: float | None
+    recorded_wait_p50_s: float | None = None  # of the same jobs where they really ran; None: not known
     first_hour_s: int
     site_names: tuple[str, ...]
     site_wh: Int64Array  # [site, hour], the meters
@@ -252,6 +253,8 @@ def _headline(content: ReportContent) -> list[tuple[str, str, str]]:
     started = "all of them started" if content.jobs_started == content.jobs else f"{content.jobs_started:,} started"
     wait = NONE if content.wait_p50_s is None else span_words(content.wait_p50_s)
     tail = "no job started" if content.wait_p99_s is None else f"99 % started within {span_words(content.wait_p99_s)}"
+    if content.recorded_wait_p50_s is not None:
+        tail += f"; the recorded median is {span_words(content.recorded_wait_p50_s)}"
     return [
         (_share(matched, load) if load else NONE, "matched hour by hour", "renewable supply in the hour of the load"),
         (

@@ -22,6 +22,7 @@ from watteau.domain.units import GPU_MILLI, HOUR_S, Int64Array, from_epoch_s
 from watteau.energy.books import Attempts, EnergyBooks, Presence, presence_of, settle
 from watteau.energy.climate import pue_by_hour
 from watteau.energy.supply import CapacityFactors, SupplySeries, supply_wh, synthetic_capacity_factors
+from watteau.simulation.history import SLOWDOWN_BOUND_S, recorded_figures
 from watteau.simulation.replay import Replay
 from watteau.simulation.report import (
     ReasonRow,
@@ -33,8 +34,6 @@ from watteau.simulation.report import (
     write_report,
 )
 
-#: Bounded slowdown divides by at least this run time (Feitelson and Rudolph, JSSPP 1998).
-SLOWDOWN_BOUND_S = 10
 _ROWS_AT_ONCE = 1 << 20
 
 JOBS_COLUMNS: dict[str, tuple[str, str]] = {
@@ -134,8 +133,11 @@ def _mean(values: NDArray[Any]) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def summarise(results: Results, seed: int) -> dict[str, Any]:
-    """The figures of a run as one JSON-able object. Waits and energies are of the simulated run, `wall_s` is ours."""
+def summarise(results: Results, seed: int, recorded_gpus: float | None = None) -> dict[str, Any]:
+    """The figures of a run as one JSON-able object. Waits and energies are of the simulated run, `wall_s` is ours.
+
+    `recorded` says how the same jobs fared where they really ran, on `recorded_gpus`; null where that is not known.
+    """
     replay, books = results.replay, results.books
     ran = replay.started
     wait = _waited_s(replay)[ran]
@@ -168,7 +170,9 @@ def summarise(results: Results, seed: int) -> dict[str, Any]:
         "wait_max_s": int(wait.max()) if len(wait) else None,
         "jct_mean_s": _mean(turnaround),
         "bounded_slowdown_mean": _mean(slowdown),
+        "gpus_held_mean": _gpus_held_mean(results),
         "gpu_utilization": books.utilisation,
+        "recorded": recorded_figures(replay.workload, recorded_gpus),
         "steps": replay.steps,
         "queue_most": replay.queue_most,
         "wall_s": replay.wall_s,
@@ -194,6 +198,13 @@ def summarise(results: Results, seed: int) -> dict[str, Any]:
         "by_site": {row.label: _site_figures(row) for row in _site_rows(results)},
         "by_tenant": _tenant_figures(results),
     }
+
+
+def _gpus_held_mean(results: Results) -> float | None:
+    """From the first arrival to the last end, as `recorded_figures` counts."""
+    replay = results.replay
+    span_s = replay.last_end_s - int(replay.submit_s[0]) if replay.started.any() else 0
+    return float(results.books.busy_gpu_milli_s.sum()) / GPU_MILLI / span_s if span_s > 0 else None
 
 
 def peak_rss_mib() -> float:
@@ -451,6 +462,7 @@ def report_content(results: Results, waits: WaitingSpans, *, command: str, seed:
     replay, books, supply = results.replay, results.books, results.supply
     ran = replay.started
     wait = _waited_s(replay)[ran]
+    recorded = recorded_figures(replay.workload)
     rows = _tenant_rows(results)
     position = np.full(int(replay.tenant.max(initial=0)) + 1, -1, dtype=np.int64)
     for index, (_, tenant) in enumerate(rows):
@@ -475,6 +487,7 @@ def report_content(results: Results, waits: WaitingSpans, *, command: str, seed:
         jobs_started=int(ran.sum()),
         wait_p50_s=_quantile(wait, 0.5),
         wait_p99_s=_quantile(wait, 0.99),
+        recorded_wait_p50_s=None if recorded is None else recorded["wait_p50_s"],
         first_hour_s=results.first_hour_s,
         site_names=tuple(site.name for site in replay.fleet.sites),
         site_wh=books.site_wh,

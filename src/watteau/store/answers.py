@@ -7,7 +7,7 @@ from typing import Any
 from watteau.domain.records import AttemptRecord, JobRecord
 from watteau.domain.requests import JobId, JobState
 from watteau.domain.sites import SiteJob
-from watteau.domain.units import Int64Array, SiteId, TenantId
+from watteau.domain.units import BoolArray, Int64Array, PoolId, SiteId, TenantId
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,20 @@ class UsageRow:
     gpu_milli_ms: int
     cpu_milli_ms: int
     by_hand_jobs: int = 0  # given to a site's own scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What held GPUs in a span, as columns: a row for each attempt or job by hand, and each pool that it stood in."""
+
+    pools: tuple[tuple[SiteId, PoolId], ...]
+    pool: Int64Array  # [row], index into pools
+    gpu_milli: Int64Array  # [row], of all its workers there
+    from_ms: Int64Array  # [row], inside the span, and so is the next; what still runs ends with it
+    to_ms: Int64Array  # [row]
+    by_hand: BoolArray  # [row], given to the site's own scheduler; all of these come after ours
+    #: Thousandths of a GPU times milliseconds of jobs by hand on nodes that are in no pool, or are not known.
+    nowhere_gpu_milli_ms: Mapping[SiteId, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from watteau.domain.records import AttemptRecord, Change, Event, EventKind, JobR
 from watteau.domain.requests import JobId, Request
 from watteau.domain.sites import ShadowDecision, SiteJob, SiteNode, SiteSetting
 from watteau.domain.units import SiteId, TenantId
-from watteau.store import accounts, jobs, leadership, log, pages, site_pages, sites, use
+from watteau.store import accounts, jobs, leadership, log, pages, ran, site_pages, sites, use
 from watteau.store.answers import (
     AuditLine,
     IdempotencyKey,
@@ -24,6 +24,7 @@ from watteau.store.answers import (
     LiveJob,
     Page,
     PastUse,
+    Ran,
     SiteJobFilter,
     SiteJobPage,
     Token,
@@ -49,6 +50,7 @@ __all__ = [
     "NotFound",
     "Page",
     "PastUse",
+    "Ran",
     "SiteJobFilter",
     "SiteJobPage",
     "Store",
@@ -134,6 +136,11 @@ class Store:
         """
         with self._database.reading() as connection:
             return use.usage(connection, by, since_ms, until_ms, tenants)
+
+    def ran(self, since_ms: int, until_ms: int, tenants: frozenset[TenantId] | None) -> Ran:
+        """What held GPUs in [since, until), by pool: attempts, and jobs by hand on nodes that are ours."""
+        with self._database.snapshot() as connection:
+            return ran.ran(connection, since_ms, until_ms, tenants)
 
     def counts(self) -> dict[tuple[str, str], int]:
         """Number of jobs by (state, reason name), for the metrics and `sites`; ended jobs only by state."""

@@ -11,7 +11,7 @@ from watteau.store.tables import attempts, site_jobs
 _BY = {"tenant": "tenant", "user": "user_name", "site": "site"}
 _CPU_MILLI = 1_000
 #: Jobs by hand that run or have run. One that was put back into its queue waits again, whatever it did before.
-_HAS_RUN = (site_jobs.c.state == JobState.RUNNING.value) | (
+HAS_RUN = (site_jobs.c.state == JobState.RUNNING.value) | (
     site_jobs.c.ended_ms.is_not(None) & site_jobs.c.state.not_in([JobState.WAITING.value, JobState.HELD.value])
 )
 
@@ -37,7 +37,7 @@ def usage(
         site_jobs.c.gpus * GPU_MILLI,
         site_jobs.c.cpus * _CPU_MILLI,
         _spent_ms(site_jobs.c.started_ms, site_jobs.c.ended_ms, since_ms, until_ms),
-    ).where(_HAS_RUN, *ran_in(site_jobs.c.started_ms, site_jobs.c.ended_ms, since_ms, until_ms))
+    ).where(HAS_RUN, *ran_in(site_jobs.c.started_ms, site_jobs.c.ended_ms, since_ms, until_ms))
     if tenants is not None:
         ours = ours.where(attempts.c.tenant.in_(sorted(tenants)))
         by_hand = by_hand.where(site_jobs.c.tenant.in_(sorted(tenants)))
@@ -98,7 +98,7 @@ def past_use(connection: Connection, since_ms: int) -> PastUse:
         literal(1),
         site_jobs.c.place,
         literal(0),
-    ).where(_HAS_RUN, site_jobs.c.ended_ms > since_ms, site_jobs.c.started_ms.is_not(None))
+    ).where(HAS_RUN, site_jobs.c.ended_ms > since_ms, site_jobs.c.started_ms.is_not(None))
     everything = union_all(ours, by_hand).subquery()
     order = (everything.c[column] for column in ("ended_ms", "by_hand", "number", "part"))
     rows = connection.execute(everything.select().order_by(*order)).all()

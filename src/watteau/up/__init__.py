@@ -27,6 +27,7 @@ from watteau.domain.people import Grant, Role, User
 from watteau.domain.policy import POLICIES
 from watteau.domain.requests import JobId, Request
 from watteau.domain.units import DAY_S, PoolId, SiteId, TenantId, from_epoch_s
+from watteau.energy.supply import CapacityFactors, aligned_rows, read_capacity_factors
 from watteau.engines.contract import Engine, EngineUnreachable, NodeCapacity
 from watteau.engines.local import LocalEngine
 from watteau.engines.machine import Machine, discover_node
@@ -48,6 +49,8 @@ _DEMO_DAYS = 14
 #: The site is metered by nobody: its limit must only not bind.
 _UNLIMITED_KW = 1_000_000
 _DEFAULT_PORT = 8484
+#: So many hours hold every hour of the year, 29 February as well.
+_LEAP_YEARS_HOURS = 5 * 366 * 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,14 @@ def up(
         bool, typer.Option("--demo", help="Add the French fleet, simulated in accelerated time, with a generated load.")
     ] = False,
     demo_speed: Annotated[float, typer.Option(min=1, max=3_600, help="How many times as fast.")] = DEMO_SPEED,
+    supply: Annotated[
+        Path | None,
+        typer.Option(
+            help="Hourly capacity factors (CSV) of at least a year, for the energy books. Without it they are "
+            "generated, and marked so.",
+            show_default=False,
+        ),
+    ] = None,
     report: Annotated[Path, typer.Option(help="With --demo: a report of `watteau demo` to show at /report.")] = Path(
         "out/demo/report.html"
     ),
@@ -100,6 +111,7 @@ def up(
         _make_folder(folder)
         listening = _listen(host, port)
         _log_to(folder / "watteau.log", to_file=console.is_terminal or demo)
+        factors = None if supply is None else _of_a_year(read_capacity_factors(supply))
         parts = _put_together(fleet, db, folder, policy, demo)
     except InputError as error:
         fail(error)
@@ -118,6 +130,7 @@ def up(
         clock.now_ms,
         stopwatch_s=monotonic_s,
         report=report.absolute() if demo else None,
+        factors=factors,
     )
     server = Server(app, host, port)
     _greet(console, address, host, folder, parts, token)
@@ -156,6 +169,12 @@ def _put_together(fleet_file: Path | None, db: str | None, folder: Path, policy:
         raise _wrong("--db", str(gone), "a database that can be opened and written") from None
     holder = f"{socket.gethostname()}:{os.getpid()}"
     return _Parts(store, fleet, engines, Controller(store, fleet, engines, POLICIES[policy], clock, holder), clock)
+
+
+def _of_a_year(factors: CapacityFactors) -> CapacityFactors:
+    """Factors that say something of every hour to come, by hour of the year. Raises InputError."""
+    aligned_rows(factors, factors.first_hour_s, _LEAP_YEARS_HOURS)
+    return factors
 
 
 def _this_machine(machine: Machine) -> Fleet:
@@ -206,21 +225,14 @@ def _engine(site: Site, fleet: Fleet, machine: Machine, folder: Path, clock: Clo
 
 
 def _slurm(site: Site, fleet: Fleet, clock: Clock) -> Engine:
-    # Only who has a Slurm site waits for these imports.
-    from watteau.engines.slurm.engine import SlurmEngine
-    from watteau.engines.slurm.reach import reach
+    from watteau.engines.slurm.engine import open_slurm  # only who has a Slurm site waits for this import
 
     if site.slurm is None:
         raise _wrong(f"site {site.id}", "engine slurm, and no word on how to reach it", "a table [sites.slurm]")
-    tenants = {tenant.id for _, tenant in fleet.tenants.walk()}
-    by_account = dict(site.slurm.accounts)
-    others = site.slurm.tenant
-
-    def tenant_of(account: str) -> TenantId:
-        known = by_account.get(account) or others or TenantId(account)
-        return known if known in tenants else fleet.tenants.id
-
-    return SlurmEngine(site.id, site.slurm, reach(site.slurm, clock), clock.now_ms, tenant_of=tenant_of)
+    try:
+        return open_slurm(site, fleet.tenants, clock.now_ms)
+    except (EngineUnreachable, ImportError) as gone:
+        raise _wrong(f"site {site.id}", str(gone), "what a Slurm site needs: pip install 'watteau[slurm]'") from None
 
 
 def _url(db: str | None, folder: Path) -> str:

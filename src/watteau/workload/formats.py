@@ -7,10 +7,10 @@ from watteau.domain.jobs import Workload
 from watteau.workload import openb, pai, sacct, swf
 from watteau.workload.openb import OpenbNode
 from watteau.workload.parquet import MAGIC as PARQUET_MAGIC
-from watteau.workload.parquet import read_parquet, write_workload
+from watteau.workload.parquet import check_place, read_parquet, write_workload
 from watteau.workload.text import LINE_MAX_BYTES, Progress
 
-__all__ = ["OpenbNode", "read_openb_nodes", "read_workload", "write_workload"]
+__all__ = ["OpenbNode", "check_place", "read_accounting", "read_openb_nodes", "read_workload", "write_workload"]
 
 KNOWN = (
     "a PAI CSV (header submit_s,duration_s,gpus), a Standard Workload Format file, an `sacct --parsable2` export "
@@ -45,6 +45,15 @@ def read_workload(path: Path, *, timezone: str = "UTC", progress: Progress | Non
         return pai.read_pai(path, names, line, progress)
     shown = text if len(text) <= 60 else text[:59] + "…"
     raise _unreadable(path, line, f"unknown format, beginning with {shown!r}", KNOWN)
+
+
+def read_accounting(path: Path, *, timezone: str = "UTC", progress: Progress | None = None) -> Workload:
+    """Read an `sacct --parsable2` export and nothing else; the error for another file says how to make one."""
+    line, text = _first_line(path)
+    if "|" not in text:
+        shown = text if len(text) <= 60 else text[:59] + "…"
+        raise _unreadable(path, line, f"no header of sacct, but {shown!r}", f"what `{sacct.COMMAND}` writes")
+    return sacct.read_sacct(path, tuple(text.split("|")), line, timezone, progress)
 
 
 def read_openb_nodes(path: Path) -> list[OpenbNode]:

@@ -69,8 +69,7 @@ def write_workload(workload: Workload, path: Path) -> None:
     )
     fields = _REQUIRED + [field for field in _OPTIONAL if getattr(workload, field.name) is not None]
     schema = pa.schema(fields, metadata={_KEY: header.model_dump_json(exclude_none=True)})
-    if not path.parent.is_dir():
-        raise InputError(str(path), [Fault(0, "", "no such folder", "a place that can be written")])
+    check_place(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         try:
@@ -84,6 +83,16 @@ def write_workload(workload: Workload, path: Path) -> None:
     except OSError as error:
         fault = Fault(0, "", error.strerror or str(error), "a place that can be written")
         raise InputError(str(path), [fault]) from None
+
+
+def check_place(path: Path) -> None:
+    """Refuse a place in no folder, before a long run has something to write there. Raises InputError."""
+    try:
+        found = "" if path.parent.is_dir() else "no such folder"
+    except (OSError, ValueError) as error:  # a folder above may not be read; a zero byte in the path
+        found = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if found:
+        raise InputError(str(path), [Fault(0, "", found, "a place that can be written")])
 
 
 def read_parquet(path: Path, progress: Progress | None = None) -> Workload:

@@ -1,5 +1,6 @@
 """Slurm's `sacct --parsable2` export: which lines are jobs, and what their times, resources and limits mean."""
 
+import re
 import zoneinfo
 from collections import Counter
 from collections.abc import Iterable
@@ -77,6 +78,7 @@ NOT_ENDED = (
 )
 _TAKEN = ("submit_s", "eligible_s", "start_s", "runtime_s", "limit_s", "shape", "tenant")
 _NO_TIME = ("", "Unknown", "None", "N/A")
+_NO_RUN = ("0", "00:00:00")
 _NO_LIMIT = ("UNLIMITED", "Partition_Limit", "0", "")
 _JOB_ID = r"^\d+(_(\d+|\[.*\]))?(\+\d+)?$"
 _DURATION = r"^(?:(\d{1,7})-)?(?:(\d{1,9}):)?(\d{1,9}):(\d{1,9})(?:\.\d+)?$"
@@ -93,8 +95,8 @@ def read_sacct(
     - A job step (`123.batch`, `123.0`) is part of its job's line: passed over and counted. An array task (`123_4`)
       and a component of a heterogeneous job (`123+1`) is a job. job_id is JobIDRaw, else JobID where all are plain
       numbers, else the row number of the job from 0.
-    - A job that has not ended (pending, running, requeued …) and one that was cancelled before it started has no
-      known run time: left out and counted.
+    - A job that has not ended (pending, running, requeued …) and one that was cancelled or refused before it started
+      has no known run time: left out and counted.
     - The run time is ElapsedRaw, else Elapsed, else End less Start. A TIMEOUT job would have run longer than it did.
     - The limit is the Timelimit; UNLIMITED, Partition_Limit and 0 mean none. The estimate is the limit, else the run
       time. A job that ended beyond its limit (Slurm's OverTimeLimit) is cut there in a replay.
@@ -152,7 +154,7 @@ def read_sacct(
     faults.raise_if_any()
     if not columns.rows:
         raise no_jobs(
-            faults, "; ".join(["no job that ended", *(f"{count} {what}" for what, count in left_out.items())])
+            faults, "; ".join(["no job that ended", *(f"{count} {what}" for what, count in left_out.items() if count)])
         )
     used = {name for group in NEEDED for name in group} | set(_OPTIONAL)
     unused = sorted(set(header) - used)
@@ -171,12 +173,13 @@ def read_sacct(
 def _check_header(faults: Faults, line: int, header: tuple[str, ...]) -> None:
     if not header[-1]:
         raise faults.fail(line, "", "a | at the end of the header, as --parsable writes it", "sacct --parsable2")
+    if re.match(_JOB_ID, header[0]):
+        raise faults.fail(line, "", "a job where the header should be", f"what `{COMMAND}` writes (no --noheader)")
     check_no_duplicates(faults, line, header)
     for group in NEEDED:
         if not set(group) & set(header):
-            faults.add(
-                line, " or ".join(group), f"no such column among {', '.join(header)}", f"what `{COMMAND}` writes"
-            )
+            expected = "that one, too" if faults.total else f"what `{COMMAND}` writes"
+            faults.add(line, " or ".join(group), f"no such column among {', '.join(header)}", expected)
     faults.raise_if_any()
 
 
@@ -207,11 +210,20 @@ def _ended_jobs(batch: Batch, faults: Faults, left_out: "Counter[str]") -> Batch
     for what, passed_over in (
         ("lines are job steps, which are part of their job's line", is_step),
         (UNFINISHED, ~ended),
-        (NEVER_STARTED, frame["Start"].is_in(_NO_TIME).to_numpy()),
+        (NEVER_STARTED, (frame["Start"].is_in(_NO_TIME) | _had_nothing(frame)).to_numpy()),
     ):
         left_out[what] += int(np.count_nonzero(keep & passed_over & (known | is_step)))
         keep &= ~passed_over
     return batch.where(keep & known)
+
+
+def _had_nothing(frame: pl.DataFrame) -> pl.Series:
+    """[row] whether a job never had a node: one that Slurm refused after it was submitted has a start all the same."""
+    if "AllocTRES" not in frame.columns:
+        return pl.Series([False]).new_from_index(0, frame.height)
+    column = _first(frame.columns, NEEDED[3])
+    no_time = frame["End"] == frame["Start"] if column == "End" else frame[column].is_in(_NO_RUN)
+    return (frame["AllocTRES"] == "") & no_time
 
 
 def _epoch_s(

@@ -1,13 +1,23 @@
 """Brings a trace to a wanted load, by compressing its arrivals or by drawing from it, and gives jobs tenants."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from watteau.domain.errors import Fault, InputError
 from watteau.domain.jobs import Workload
-from watteau.domain.units import DAY_S, GPU_MILLI, HOUR_S, WEEK_S, BoolArray, Float64Array, Int32Array, Int64Array
+from watteau.domain.units import (
+    DAY_S,
+    GPU_MILLI,
+    HOUR_S,
+    WEEK_S,
+    BoolArray,
+    Float64Array,
+    Int32Array,
+    Int64Array,
+    from_epoch_s,
+)
 from watteau.workload.columns import build_workload
 
 #: More jobs than any run can hold; a request for more is a mistake in the load, the capacity or the duration.
@@ -93,6 +103,42 @@ def assign_tenants(workload: Workload, leaf_names: Sequence[str], shares: Sequen
     tenant[nobody] = index[draw(rng, weights, count)]
     note = f"synthetic: {count} jobs without a tenant were given one of {len(leaf_names)} by share (seed {seed})"
     return replace(workload, synthetic=True, tenant=tenant, tenants=tuple(names), notes=(*workload.notes, note))
+
+
+def submitted_between(workload: Workload, since_s: int, until_s: int) -> Workload:
+    """The jobs that arrived in [since, until), in epoch seconds, counted from the first of them.
+
+    Raises InputError when the workload has no dates, or no job then.
+    """
+    if workload.zero_s is None:
+        raise _unusable(workload, "a workload without dates", "one whose times are dates, as those of accounting are")
+    first, end = np.searchsorted(workload.submit_s, [since_s - workload.zero_s, until_s - workload.zero_s])
+    if first >= end:
+        seen = [from_epoch_s(workload.zero_s + int(s)).isoformat() for s in workload.submit_s[[0, -1]]]
+        wanted = f"{from_epoch_s(since_s).isoformat()} to {from_epoch_s(until_s).isoformat()}"
+        raise _unusable(workload, f"no job from {wanted}", f"a part of {seen[0]} to {seen[1]}, when its jobs arrived")
+    others = len(workload) - int(end - first)
+    part = workload.part(slice(int(first), int(end)), f"{others} jobs arrived at other times than asked for: left out")
+    moved_s = int(part.submit_s[0])
+    return replace(part, submit_s=part.submit_s - moved_s, zero_s=workload.zero_s + moved_s)
+
+
+def with_models_of(workload: Workload, gpu_models: Iterable[str]) -> Workload:
+    """The workload with each GPU model spelled as one of these where they differ in upper and lower case only."""
+    spelled = {model.casefold(): model for model in gpu_models}
+    shapes = tuple(
+        replace(shape, gpu_models=tuple(spelled.get(model.casefold(), model) for model in shape.gpu_models))
+        for shape in workload.shapes
+    )
+    return workload if shapes == workload.shapes else replace(workload, shapes=shapes)
+
+
+def on_any_gpu_model(workload: Workload) -> Workload:
+    """The workload without its jobs' wishes for GPU models; a job runs as long on another model as on its own."""
+    bound = np.array([bool(shape.gpu_models) for shape in workload.shapes] or [False])[workload.shape]
+    note = f"{int(np.count_nonzero(bound))} jobs that ran on, or asked for, some GPU model may run as long on any other"
+    shapes = tuple(replace(shape, gpu_models=()) for shape in workload.shapes)
+    return replace(workload, shapes=shapes, notes=(*workload.notes, note)) if bound.any() else workload
 
 
 def hour_of_week_rate(submit_s: Int64Array) -> Float64Array:
