@@ -17,14 +17,13 @@ from watteau.domain.decisions import Reason
 from watteau.domain.fleet import Engine, Fleet, Mode, Pool, Pue
 from watteau.domain.jobs import Shape
 from watteau.domain.policy import named_policy
-from watteau.domain.records import Place
+from watteau.domain.records import PastUse, Place
 from watteau.domain.requests import JobId, JobState
 from watteau.domain.sites import Held, NodeState, Partition, SiteJob, SiteNode
 from watteau.domain.units import PoolId, SiteId, TenantId
 from watteau.engines.contract import NodeCapacity, SiteView
 from watteau.runtime.live_state import Asked, compile_core
 from watteau.runtime.shadow import MOST_TRIED, Decided, decide
-from watteau.store.store import PastUse
 
 SITE = SiteId("hub")
 HYBRID = named_policy("hybrid")

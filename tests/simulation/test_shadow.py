@@ -10,6 +10,7 @@ from watteau.domain.errors import InputError
 from watteau.domain.fleet import Contract, Engine, Fleet, Outage, Pool, Pue, Technology
 from watteau.domain.jobs import Shape, Workload
 from watteau.domain.policy import POLICIES
+from watteau.domain.records import PastUse
 from watteau.domain.requests import JobState
 from watteau.domain.sites import Held, NodeState, ShadowDecision, SiteJob, SiteNode
 from watteau.domain.tenants import Tenant
@@ -19,7 +20,6 @@ from watteau.simulation.results import outlook_of
 from watteau.simulation.shadow import Comparison, compare
 from watteau.simulation.shadow_figures import held_by, jain
 from watteau.simulation.shadow_load import OwnRun, Window
-from watteau.store.answers import PastUse
 
 SITE = SiteId("hub")
 ZERO_S = 1_767_225_600  # 2026-01-01

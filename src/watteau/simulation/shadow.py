@@ -12,6 +12,7 @@ import numpy as np
 
 from watteau.domain.fleet import Fleet
 from watteau.domain.policy import Policy
+from watteau.domain.records import PastUse
 from watteau.domain.sites import ShadowDecision, SiteJob, SiteNode
 from watteau.domain.units import (
     HOUR_S,
@@ -27,7 +28,6 @@ from watteau.simulation.results import outlook_of
 from watteau.simulation.shadow_figures import Books, Figure, Sample, books_of, figures_of, sample_of
 from watteau.simulation.shadow_live import Agreement, agreement_of
 from watteau.simulation.shadow_load import OwnRun, Window, aligned, as_seen, before, load_of
-from watteau.store.answers import PastUse
 
 #: Room after the window for which hourly PUE is looked up; beyond it the last hour's holds.
 _TAIL_HOURS = 60 * 24
