@@ -281,7 +281,7 @@ def _print(found: Comparison, out: Path | None) -> None:
     table.add_column("figure")
     for name in ("site", "Watteau", "difference"):
         table.add_column(name, justify="right")
-    table.add_column("95 % interval of the difference")
+    table.add_column("of it, 95 % between")
     for row, figure in zip(figure_rows(found), found.figures, strict=True):
         table.add_row(*row[:4], confidence(figure.difference, figure.unit))
     console.print(table)

@@ -9,6 +9,7 @@ import numpy as np
 from watteau.domain.errors import Fault, InputError
 from watteau.domain.fleet import Contract, Fleet, Outage, Phase, Pool, Site
 from watteau.domain.jobs import NO_LIMIT_S, Shape, Workload
+from watteau.domain.records import PastUse
 from watteau.domain.sites import Held, NodeState, SiteJob, SiteNode
 from watteau.domain.units import (
     DAY_S,
@@ -20,7 +21,6 @@ from watteau.domain.units import (
     from_epoch_s,
     to_epoch_s,
 )
-from watteau.store.answers import PastUse
 from watteau.workload.accounting import shape_of
 from watteau.workload.columns import Numbering
 
