@@ -163,7 +163,7 @@ def test_the_table_of_a_fleet_fits_on_eighty_columns() -> None:
     out = io.StringIO()
     Console(file=out, width=80).print(table_of(headings, rows, range(3, 9), [0], 80))
     assert max(map(len, out.getvalue().splitlines())) <= 80
-    for word in ("1250/1250", "10000/10000", "1200+345", "12346/12500", "observe"):
+    for word in ("1250/1250", "10000/10000", "1200+345", "12346", "observe"):
         assert word in out.getvalue()
 
 

@@ -86,7 +86,7 @@ def table_of_sites(found: Sequence[SiteView]) -> tuple[list[str], list[list[str]
             _of(each.gpus_busy, each.gpus_total),
             _whole(each.running),
             "-" if each.people_running is None else f"{each.people_running}+{each.people_waiting or 0}",
-            _of(each.power_kw, each.power_limit_kw or None),
+            _whole(each.power_kw),
         ]
         for each in found
     ]
@@ -102,7 +102,7 @@ def _troubles(site: SiteView) -> Iterable[str]:
 
 
 def _of(part: float | None, whole: float | None) -> str:
-    """`480/512`: nodes that are up, GPUs that are busy, power that is drawn; `-` for what is not known."""
+    """`480/512`: nodes that are up, GPUs and cores that are busy; `-` for what is not known."""
     return "-" if part is None and whole is None else f"{_whole(part)}/{_whole(whole)}"
 
 
