@@ -312,7 +312,7 @@ class PlaceView(_View):
 
     pool: str = Field(description="The pool.", examples=["paris-h100"])
     node: int = Field(description="The node of the pool, from 0.", examples=[12])
-    gpus: tuple[int, ...] = Field(description="The GPUs on it, from 0.", examples=[[0, 1]])
+    gpus: tuple[int, ...] = Field(description="The GPUs on it, from 0; empty at a Slurm site, which chooses them itself.", examples=[[0, 1]])
 
 
 class AttemptsView(_View):
