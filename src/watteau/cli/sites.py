@@ -45,7 +45,7 @@ class By(StrEnum):
 
 sites_app = typer.Typer(
     name="sites",
-    help="The sites as they are now: what is free, what runs, and how far Watteau goes there.",
+    help="The sites as they are now, and how far Watteau goes there.",
     invoke_without_command=True,
     add_completion=False,
 )
@@ -56,7 +56,7 @@ Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="Kept in the aud
 
 @sites_app.callback()
 def sites(context: typer.Context, as_json: AsJson = False) -> None:
-    """The sites as they are now: what is free, what runs, and how far Watteau goes there."""
+    """The sites as they are now, and how far Watteau goes there."""
     if context.invoked_subcommand is not None:
         if as_json:
             fail(f"give --json after {context.invoked_subcommand}")

@@ -5,7 +5,7 @@ A role is granted on a tenant and holds for everything below it. What a caller m
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from watteau.domain.people import Grant, Role, User
@@ -44,8 +44,12 @@ class Rule:
     of_all: bool = False  # it concerns every tenant: the role must be held on the root of the tree
 
 
-def _rule(about: About, scope: Scope | None, what: str, *, of_all: bool = False, **reach: str) -> Rule:
-    return Rule(about, scope, {role: Reach(reach.get(role.value, "no")) for role in Role}, what, of_all)
+def _rule(about: About, scope: Scope | None, what: str, **reach: str) -> Rule:
+    return Rule(about, scope, {role: Reach(reach.get(role.value, "no")) for role in Role}, what)
+
+
+def _of_all(rule: Rule) -> Rule:
+    return replace(rule, of_all=True)
 
 
 _ALL = {role.value: "yes" for role in Role}
@@ -71,7 +75,7 @@ RULES: dict[str, Rule] = {
     "watch_events": _rule(About.PART, _READ, "follow events", **_ALL),
     "list_sites": _rule(About.PART, _READ, "see the sites", **_ALL),
     "show_site": _rule(About.SITE, _READ, "see a site", **_ALL),
-    "set_site": _rule(About.SITE, _ADMIN, "set a site's mode, or fence it", of_all=True, operator="yes"),
+    "set_site": _of_all(_rule(About.SITE, _ADMIN, "set a site's mode, or fence it", operator="yes")),
     "list_site_nodes": _rule(About.SITE, _READ, "list a site's nodes", **_ALL),
     "list_differences": _rule(About.SITE, _READ, "compare a site with the fleet file", **_ALL),
     "list_site_jobs": _rule(About.SITE, _READ, "list the jobs that people gave to a site", **_ALL),
