@@ -199,7 +199,7 @@ def load_of(
         rows += _rows_of_own(run, str(root), pools, window)
     if own:
         notes.append(f"runs of Watteau's own, which are on both sides as they were: {len(own):,}")
-    for what, count in sorted(told.items()):
+    for what, count in sorted((+told).items()):
         notes.append(f"{what}: {count:,}{', left out' if what in _LEFT_OUT else ''}")
     if not any(row.waits_count for row in rows):
         found = "no job that became eligible in the window and was started"
