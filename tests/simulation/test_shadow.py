@@ -250,7 +250,10 @@ def test_an_eligible_time_is_the_arrival() -> None:
 
 
 def test_runs_of_our_own_are_on_both_sides() -> None:
-    own = [OwnRun(ZERO_S - 50, ZERO_S + 3_600, Shape(1, 8_000)), OwnRun(ZERO_S + 60, None, Shape(2, 8_000))]
+    own = [
+        OwnRun(ZERO_S - 50, ZERO_S + 3_600, Shape(1, 8_000), POOL.id, TenantId("bob")),
+        OwnRun(ZERO_S + 60, None, Shape(2, 8_000), POOL.id, TenantId("nobody")),
+    ]
     found, without = (compared([one(10, 100, 1_000)], HOUR, own=its) for its in (own, []))
     gained = [
         (getattr(found.figure("utilisation"), side).value - getattr(without.figure("utilisation"), side).value)
