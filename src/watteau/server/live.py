@@ -117,8 +117,10 @@ class WithController:
     def why(self, job_id: JobId) -> Evidence | None:
         """The promise, the queue, and what is free where the job may run."""
         promise = self._controller.promise(job_id)
-        if promise is None:
-            return None
+        site_says, site_silent = self._controller.waits_for(job_id), self._controller.unknown(job_id)
+        if promise is None or site_says or site_silent:
+            said = site_says or site_silent
+            return Evidence(site_says=site_says, site_silent=site_silent) if said else None
         return Evidence(
             promised_start=None if promise.starts_by_s is None else moment(1000 * promise.starts_by_s),
             jobs_ahead=promise.ahead,

@@ -312,7 +312,9 @@ class PlaceView(_View):
 
     pool: str = Field(description="The pool.", examples=["paris-h100"])
     node: int = Field(description="The node of the pool, from 0.", examples=[12])
-    gpus: tuple[int, ...] = Field(description="The GPUs on it, from 0; empty at a Slurm site, which chooses them itself.", examples=[[0, 1]])
+    gpus: tuple[int, ...] = Field(
+        description="The GPUs on it, from 0; empty at a Slurm site, which chooses them itself.", examples=[[0, 1]]
+    )
 
 
 class AttemptsView(_View):
@@ -361,6 +363,8 @@ def sentence(kind: EventKind, attempt: int | None, data: Mapping[str, Any]) -> s
         value = data.get(name)
         return f"{before}{value}{after}" if value not in (None, "") else ""
 
+    nodes = data.get("nodes") or ()
+    on_nodes = f" on {', '.join(map(str, nodes))}" if nodes else ""
     match kind:
         case EventKind.SUBMITTED:
             return f"Submitted{word('user', ' by ')}{word('tenant', ' for ')}."
@@ -377,7 +381,7 @@ def sentence(kind: EventKind, attempt: int | None, data: Mapping[str, Any]) -> s
         case EventKind.INTENDED:
             return f"Attempt {attempt} was decided{word('site', ' for site ')}."
         case EventKind.STARTED:
-            return f"Attempt {attempt} runs{word('site', ' at ')}."
+            return f"Attempt {attempt} runs{word('site', ' at ')}{on_nodes}."
         case EventKind.SILENT:
             return f"The engine of attempt {attempt} is silent{word('cause', ': ')}."
         case EventKind.ANSWERED:
@@ -416,6 +420,10 @@ class Evidence(_View):
     promised_start: datetime | None = Field(None, description="It starts then at the latest, if limits are kept.")
     jobs_ahead: int | None = Field(None, description="Waiting jobs before it.", examples=[12])
     pools: tuple[PoolFree, ...] = Field((), description="The pools that it may use.")
+    site_says: str = Field(
+        "", description="Of an attempt that its site has and has not started: what the site's own scheduler says."
+    )
+    site_silent: str = Field("", description="Of an attempt whose site does not answer: why. It is not started again.")
 
 
 class WhyView(_View):
