@@ -153,7 +153,7 @@ def test_a_person_reads_a_sentence_a_table_and_what_was_left_out(kept: Kept, tmp
     result = run("report", "hub", "--fleet", kept.fleet, "--data-dir", kept.folder, "--out", page)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("Had Watteau driven The hub <b>& from")
-    for said in ("Bounded slowdown, mean", "Fairness between tenants", "Live decisions: Of", "count in", "(synthetic)"):
+    for said in ("Wait, mean", "GPUs held", "Live decisions: Of", "with their limit as run time", "(synthetic)"):
         assert said in " ".join(result.stdout.split())
     written = page.read_text(encoding="utf-8")
     assert "The hub &lt;b&gt;&amp;" in written

@@ -25,7 +25,9 @@ PARTS: dict[str, Part] = {
     "why": Part("watteau.cli.why", "why", "Why does a job wait? The reason, its evidence, what would help.", _JOBS),
     "story": Part("watteau.cli.why", "story", "Everything that happened to a job, in order, with times.", _JOBS),
     "up": Part("watteau.up", "up", "Run Watteau on this machine: API and controller in one process.", _FLEET),
-    "sites": Part("watteau.cli.sites", "sites", "The sites as they are now: what is free, what runs.", _FLEET),
+    "sites": Part(
+        "watteau.cli.sites", "sites_app", "The sites as they are now, and how far Watteau goes there.", _FLEET
+    ),
     "shadow": Part(
         "watteau.cli.shadow",
         "shadow_app",

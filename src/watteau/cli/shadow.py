@@ -215,9 +215,10 @@ def _own_runs(store: Store, site: SiteId, since_s: int) -> Iterator[OwnRun]:
                 continue
             for attempt in store.attempts(job.job_id):
                 ended = attempt.ended_ms is None or attempt.ended_ms > 1_000 * since_s
-                if attempt.site == site and attempt.started_ms is not None and ended:
+                if attempt.site == site and attempt.started_ms is not None and ended and attempt.places:
                     end_s = None if attempt.state is not AttemptState.ENDED else (attempt.ended_ms or 0) // 1_000
-                    yield OwnRun(attempt.started_ms // 1_000, end_s, job.request.shape)
+                    shape, pool = job.request.shape, attempt.places[0].pool
+                    yield OwnRun(attempt.started_ms // 1_000, end_s, shape, pool, job.tenant)
         if (cursor := page.next_cursor) is None:
             return
 
@@ -281,7 +282,7 @@ def _print(found: Comparison, out: Path | None) -> None:
     table.add_column("figure")
     for name in ("site", "Watteau", "difference"):
         table.add_column(name, justify="right")
-    table.add_column("95 % interval of the difference")
+    table.add_column("of it, 95 % between")
     for row, figure in zip(figure_rows(found), found.figures, strict=True):
         table.add_row(*row[:4], confidence(figure.difference, figure.unit))
     console.print(table)

@@ -12,6 +12,7 @@ import numpy as np
 
 from watteau.domain.fleet import Fleet
 from watteau.domain.policy import Policy
+from watteau.domain.records import PastUse
 from watteau.domain.sites import ShadowDecision, SiteJob, SiteNode
 from watteau.domain.units import (
     HOUR_S,
@@ -27,7 +28,6 @@ from watteau.simulation.results import outlook_of
 from watteau.simulation.shadow_figures import Books, Figure, Sample, books_of, figures_of, sample_of
 from watteau.simulation.shadow_live import Agreement, agreement_of
 from watteau.simulation.shadow_load import OwnRun, Window, aligned, as_seen, before, load_of
-from watteau.store.answers import PastUse
 
 #: Room after the window for which hourly PUE is looked up; beyond it the last hour's holds.
 _TAIL_HOURS = 60 * 24
@@ -175,7 +175,7 @@ def _change(figure: Figure, verb: str, equal: str, words: Callable[[float], str]
     less = f"{words(abs(value))} {'less' if value < 0 else 'more'} on average" if round(abs(value)) else equal
     if interval is None:
         return f"{verb} {less}; whether that is more than chance is not known ({figure.difference.why})."
-    bounds = " to ".join(_signed(edge, words) for edge in (interval.low, interval.high))
+    bounds = " and ".join(_signed(edge, words) for edge in (interval.low, interval.high))
     if interval.low <= 0 <= interval.high:
         return f"{verb} {less}, but the data cannot tell: with 95 % confidence it lies between {bounds}."
     return f"{verb} {less}, and the data can tell: with 95 % confidence it lies between {bounds}."

@@ -13,6 +13,7 @@ from watteau.simulation.shadow import Comparison
 from watteau.simulation.shadow_figures import Estimate, Figure
 from watteau.simulation.shadow_live import SAME_MOMENT_S
 
+MINUS = "\N{MINUS SIGN}"
 _COLOURS = ("--supply", "--line-1")
 _DAILY_FROM_S = 31 * DAY_S
 _MOST_STEPS = 400
@@ -32,7 +33,7 @@ def write_shadow_report(path: Path, found: Comparison, command: str) -> None:
         command=command,
         period=period(found),
         giant=_giant(wait),
-        giant_what=f"mean wait, Watteau less {found.site}: {confidence(wait, 's')}",
+        giant_what=f"mean wait, Watteau less {found.site}; 95 %: {confidence(wait, 's')}",
         figures_table=figure_table(found),
         agreement=agreement_words(found),
         charts=charts,
@@ -72,24 +73,28 @@ def value_words(value: float | None, unit: str, *, signed: bool = False) -> str:
     """A figure in its unit; `signed` for differences."""
     if value is None:
         return NONE
-    sign = "" if not signed else "+" if value > 0 else "\N{MINUS SIGN}" if value < 0 else ""
-    size = abs(value) if signed else value
+    said = _size_words(abs(value) if signed else value, unit, "points" if signed else "%")
+    if not signed or said == _size_words(0, unit, "points"):
+        return said
+    return f"{'+' if value > 0 else MINUS}{said}"
+
+
+def _size_words(value: float, unit: str, of_share: str) -> str:
     match unit:
         case "s":
-            return sign + span_words(size)
+            return span_words(value)
         case "share":
-            return f"{sign}{100 * size:.1f} {'points' if signed else '%'}"
+            return f"{100 * value:.1f} {of_share}"
         case "kWh":
-            return f"{sign}{size:,.1f} kWh"
-    return f"{sign}{size:,.3f}"
+            return f"{value / 1_000:,.2f} MWh" if value >= 10_000 else f"{value:,.1f} kWh"
+    return f"{value:,.3f}"
 
 
 def confidence(estimate: Estimate, unit: str) -> str:
     """The interval of a difference in words, or why there is none."""
     if estimate.interval is None:
         return estimate.why
-    low, high = (value_words(edge, unit, signed=True) for edge in (estimate.interval.low, estimate.interval.high))
-    return f"{low} to {high} (95 %)"
+    return _from_to(*(value_words(edge, unit, signed=True) for edge in (estimate.interval.low, estimate.interval.high)))
 
 
 def told_apart(figure: Figure) -> str:
@@ -119,32 +124,42 @@ def figure_rows(found: Comparison) -> list[tuple[str, str, str, str, str]]:
 
 
 def figure_table(found: Comparison) -> Table:
-    """All figures, each with its interval."""
+    """All figures, each with its interval in a second line."""
     rows = [
         (
             figure.label + (" (synthetic supply)" if _is_synthetic(figure, found) else ""),
-            _with_interval(figure.slurm, figure.unit),
-            _with_interval(figure.watteau, figure.unit),
-            value_words(figure.difference.value, figure.unit, signed=True),
-            confidence(figure.difference, figure.unit),
+            _two_lines(value_words(figure.slurm.value, figure.unit), _between(figure.slurm, figure.unit)),
+            _two_lines(value_words(figure.watteau.value, figure.unit), _between(figure.watteau, figure.unit)),
+            _two_lines(
+                value_words(figure.difference.value, figure.unit, signed=True),
+                confidence(figure.difference, figure.unit) if figure.difference.interval else "",
+            ),
             told_apart(figure),
         )
         for figure in found.figures
     ]
-    head = ("Figure", "The site", "Watteau", "Difference", "95 % interval of it", "Told apart")
-    return Table(head, rows, "Figures of both, and their difference")
+    head = ("Figure", str(found.site), "Watteau", "Difference", "Told apart")
+    return Table(head, rows, "Figures of both, and their difference, with 95 % intervals")
 
 
 def _is_synthetic(figure: Figure, found: Comparison) -> bool:
     return figure.key == "renewable_share" and found.supply_synthetic
 
 
-def _with_interval(estimate: Estimate, unit: str) -> str:
-    value = value_words(estimate.value, unit)
+def _two_lines(first: str, second: str) -> str:
+    return f"{first}\n{second}" if second else first
+
+
+def _between(estimate: Estimate, unit: str) -> str:
     if estimate.interval is None:
-        return value
-    low, high = (value_words(edge, unit) for edge in (estimate.interval.low, estimate.interval.high))
-    return f"{value} ({low} to {high})"
+        return ""
+    return _from_to(*(value_words(edge, unit) for edge in (estimate.interval.low, estimate.interval.high)))
+
+
+def _from_to(low: str, high: str) -> str:
+    """Both ends; a unit that they share is said once."""
+    number, _, unit = low.partition(" ")
+    return f"{number if unit and high.endswith(f' {unit}') else low} to {high}"
 
 
 def _giant(wait: Estimate) -> str:
@@ -158,8 +173,8 @@ def agreement_words(found: Comparison) -> str:
         return "No decision was made live for jobs of this window: the site was not in mode shadow, or nobody led."
     lead = its.lead_s
     median = (
-        f" At the median the site started a job {span_words(abs(lead.value))} "
-        f"{'after' if lead.value >= 0 else 'before'} the decision ({confidence(lead, 's')})."
+        f" At the median the site started those it has started {span_words(abs(lead.value))} "
+        f"{'after' if lead.value >= 0 else 'before'} the decision (95 %: {confidence(lead, 's')})."
         if lead.value is not None
         else ""
     )
