@@ -63,7 +63,7 @@ _WAITS_MS = 3_000
 #: After a submission or a stop we look soon, and then less and less often.
 _FIRST_GLANCE_MS, _LAST_GLANCE_MS = 100, 10_000
 _MOST_GLANCES = 8
-_SHORT_POLL_MS = 300
+_SHORT_POLL_MS = 2_000
 _LONGEST_PAUSE_MS = 10_000
 #: Of all the time, at most this part goes into asking one cluster for its jobs.
 _LISTING_SHARE = 0.25
@@ -682,6 +682,8 @@ class SlurmEngine:
             news = self._take_people(people)
         with self._state:
             attended = [its for its in self._attempts.values() if not its.has_ended]
+        # Ends first: what runs now may stand where others have just left.
+        attended.sort(key=lambda its: not any(translate.is_over(job) for job in self._ours.get(its.name, ())))
         missing = [its for its in attended if not self._follow(its, self._ours.get(its.name, ()), is_listed=True)]
         self._settle_missing([its for its in missing if self._is_missing(its)])
         self._cancel_strays()
