@@ -278,6 +278,16 @@ def test_why_slurm_ended_it_is_said(world: World, state: str, outcome: Outcome, 
     assert cause in ended.cause
 
 
+@pytest.mark.parametrize("state", ["NODE_FAIL", "CANCELLED", "TIMEOUT", "PREEMPTED"])
+def test_a_command_that_had_ended_by_itself_ended_as_it_did_whatever_slurm_calls_it(world: World, state: str) -> None:
+    """A slurmctld that forgot the end finds a node that does not run the job, and calls that NODE_FAIL."""
+    slurm_id = world.runs()
+    world.ms += 150_000
+    world.cluster.end_as(slurm_id, state, had_ended=3)
+    ended = world.poll()[-1]
+    assert (ended.outcome, ended.exit_code) == (Outcome.FAILED, 3)
+
+
 def test_a_job_that_slurm_could_not_start_is_lost_and_not_failed(world: World) -> None:
     slurm_id = world.start()
     world.cluster.end_as(slurm_id, "FAILED", signal=53)
