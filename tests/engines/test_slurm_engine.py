@@ -517,7 +517,7 @@ def test_a_refused_token_is_silence_whose_cause_says_so(world: World) -> None:
 # ---- other people's jobs
 
 
-def test_jobs_by_hand_are_shown_and_each_end_once(world: World) -> None:
+def test_jobs_by_hand_are_shown_and_their_ends_as_long_as_slurm_remembers(world: World) -> None:
     runs = a_job(7, state="RUNNING", start_s=1_100, nodes=("n0",), held=(Held("n0", 4, 8, 0),), gpus=4, cpus=8)
     world.cluster.put(runs)
     world.cluster.put(a_job(8, reason="JobHeldUser"))
@@ -536,6 +536,8 @@ def test_jobs_by_hand_are_shown_and_each_end_once(world: World) -> None:
         "It exited with code 2.",
     )
     world.cluster.put(a_job(9))
+    assert [job.engine_id for job in world.look().jobs] == ["7", held.engine_id, "9"]
+    world.cluster.purge()
     assert [job.engine_id for job in world.look().jobs] == [held.engine_id, "9"]
 
 

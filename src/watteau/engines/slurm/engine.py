@@ -72,6 +72,7 @@ _NODES_EVERY, _LIMITS_EVERY = 5, 15  # polls
 _SILENT_AFTER = 2
 _KEPT_ENDS = 5_000
 _CLOSE_S = 5.0
+_GONE_MS = 600_000
 #: A slurmctld that is killed may forget that it was asked to cancel, too.
 _CANCEL_AGAIN_MS = 10_000
 _NFS_CACHE_MS = 60_000
@@ -160,7 +161,7 @@ class SlurmEngine:
         self._listing: Listing | None = None
         self._ours: dict[str, tuple[SlurmJob, ...]] = {}
         self._people: dict[tuple[str, int], tuple[SlurmJob, SiteJob]] = {}
-        self._shown_ends: set[tuple[str, int]] = set()
+        self._gone: dict[tuple[str, int], SiteJob] = {}  # ends that Slurm does not tell by itself
         self._outputs: dict[str, dict[str, Output]] = {}
         self._polls = 0
         self._listed = 0  # the last poll that had a list to show
@@ -174,8 +175,7 @@ class SlurmEngine:
         self._partitions: tuple[Partition, ...] = ()
         self._reservations: tuple[Reservation, ...] = ()
         self._capacity: tuple[NodeCapacity, ...] = ()
-        self._live_people: tuple[SiteJob, ...] = ()
-        self._new_ends: dict[tuple[str, int], SiteJob] = {}
+        self._shown_people: tuple[SiteJob, ...] = ()
         self._is_new = False  # there is something that `look` has not shown
         self._seen_once = False
         self._silent = ""
@@ -203,11 +203,9 @@ class SlurmEngine:
             if not self._is_new:
                 return None
             self._is_new = False
-            ends = tuple(self._new_ends.values())
-            self._new_ends.clear()
             return SiteView(
                 nodes=self._capacity,
-                jobs=self._live_people + ends,
+                jobs=self._shown_people,
                 partitions=self._partitions,
                 reservations=self._reservations,
                 version=self._slurm.version,
@@ -922,7 +920,6 @@ class SlurmEngine:
         """Keep what did not change as it is; returns whether anything did."""
         before, now = self._people, {}
         news = False
-        ends: dict[tuple[str, int], SiteJob] = {}
         for job in jobs:
             key = (translate.site_id_of(job), job.submit_s)
             known = before.get(key)
@@ -930,17 +927,16 @@ class SlurmEngine:
                 known = (job, translate.by_hand(self._site_id, job, self._tenant_of))
                 news = True
             now[key] = known
-            if known[1].state.is_end and key not in self._shown_ends:
-                ends[key] = known[1]
-        ends |= self._ends_of_the_gone(before, now)
+        oldest_ms = self._now_ms() - _GONE_MS
+        gone = self._gone | self._ends_of_the_gone(before, now)
+        self._gone = {key: job for key, job in gone.items() if key not in now and (job.ended_ms or 0) >= oldest_ms}
         self._people = now
-        self._shown_ends = {key for key in self._shown_ends if key in now} | ends.keys()
-        with self._state:
-            self._live_people = tuple(job for _, job in now.values() if not job.state.is_end)
-            self._new_ends |= ends
-            news |= bool(ends) or len(now) != len(before)
-            self._is_new |= news
-        return news
+        if news or len(now) != len(before):
+            with self._state:
+                self._shown_people = (*(job for _, job in now.values()), *self._gone.values())
+                self._is_new = True
+            return True
+        return False
 
     def _ends_of_the_gone(
         self,
