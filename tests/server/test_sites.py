@@ -157,7 +157,7 @@ def test_differences_are_listed_each_with_what_would_help(world: World) -> None:
 def test_nothing_can_be_compared_before_the_site_has_shown_something(world: World) -> None:
     world.live.trouble = "connection refused"
     said = world.ask("member", "GET", "/sites/paris/differences")
-    assert (said.status_code, said.json()["code"], said.headers["retry-after"]) == (503, "nothing_seen", "5")
+    assert (said.status_code, said.json()["code"], said.headers["retry-after"]) == (409, "nothing_seen", "5")
     assert said.json()["detail"] == (
         "paris has shown nothing since this process began to lead: connection refused. Ask again when it answers."
     )
@@ -166,7 +166,7 @@ def test_nothing_can_be_compared_before_the_site_has_shown_something(world: Worl
 def test_only_the_process_that_leads_compares(world: World) -> None:
     world.live.state = Status(leading=False, compiled=True, detail="another controller leads")
     said = world.ask("member", "GET", "/sites/paris/differences")
-    assert (said.status_code, said.json()["code"]) == (503, "not_leading")
+    assert (said.status_code, said.json()["code"]) == (409, "not_leading")
     assert "another controller leads" in said.json()["detail"]
 
 

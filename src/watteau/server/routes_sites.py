@@ -128,12 +128,12 @@ def _not_shown(access: SiteAccess) -> Refusal:
     if not status.leading:
         why = status.detail or "this process does not lead"
         return Refusal(
-            503, "not_leading", f"Only the process that leads sees {site.id} ({why}). Ask that one.", retry_after_s=10
+            409, "not_leading", f"Only the process that leads sees {site.id} ({why}). Ask that one.", retry_after_s=10
         )
     view = next((each for each in live.sites() if each.id == site.id), None)
     why = f": {view.why}" if view is not None and view.why else ""
     said = f"{site.id} has shown nothing since this process began to lead{why}. Ask again when it answers."
-    return Refusal(503, "nothing_seen", said, retry_after_s=_RETRY_SHOWN_S)
+    return Refusal(409, "nothing_seen", said, retry_after_s=_RETRY_SHOWN_S)
 
 
 @router.get(
