@@ -1,5 +1,6 @@
 """Three real clusters under one queue: three hundred mixed jobs end right and once, whatever breaks meanwhile."""
 
+import json
 import secrets
 import socket
 import threading
@@ -19,8 +20,9 @@ from tests.slurm.proxy import Mood, Proxy
 from tests.slurm_sites import SlurmSites
 from watteau.domain.people import Grant, Role
 from watteau.domain.records import JobRecord
-from watteau.domain.requests import JobId
+from watteau.domain.requests import JobId, Outcome
 from watteau.domain.units import TenantId
+from watteau.engines.slurm.marks import folder_of
 from watteau.server.auth import digest
 from watteau.store.store import JobFilter, Store
 
@@ -144,9 +146,14 @@ class Cloud:
                 if "drain" in state and "Duplicate jobid" in why:
                     self.sites.admin(site, "scontrol", "update", f"nodename={node}", "state=resume")
 
-    def check(self, log: Path) -> None:
+    def check(self, log: Path, *, may_be_lost: bool = False) -> None:
         """Every end is the right one, every log whole, and the server never contradicted itself."""
-        assert self.mixed.faults(self.jobs()) == []
+        assert self.mixed.faults(self.jobs(), may_be_lost=may_be_lost) == []
+        for job_id in self.mixed.expected:
+            for attempt in self.store.attempts(job_id):
+                mark = Path(folder_of(str(self.shared / attempt.site), attempt.name)) / "ended"
+                if attempt.outcome is Outcome.LOST and mark.exists():
+                    assert json.loads(mark.read_bytes())["asked"], f"{attempt.name} ended by itself, and is called lost"
         with httpx.Client(
             base_url=f"http://127.0.0.1:{self.port}/api/v1",
             headers={"Authorization": f"Bearer {self.token}"},
@@ -265,4 +272,4 @@ def test_three_hundred_mixed_jobs_end_right_and_once_whatever_breaks(cloud: Clou
         trouble.stop()
     cloud.mixed.cancel_some(cloud.now_ms(), 1.0)
     cloud.all_ended()
-    cloud.check(tmp_path / "server.log")
+    cloud.check(tmp_path / "server.log", may_be_lost=True)
