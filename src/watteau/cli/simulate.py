@@ -405,9 +405,15 @@ def _print(summary: dict[str, Any], factors: CapacityFactors, out: Path | None, 
         ("wait, mean", lambda of: _seconds(of["wait_mean_s"])),
         ("wait, 99 % below", lambda of: _seconds(of["wait_p99_s"])),
         ("bounded slowdown, mean", lambda of: _number(of["bounded_slowdown_mean"])),
-        ("first arrival to last end", lambda of: _seconds(of["makespan_s"])),
-        ("GPUs held, mean", lambda of: _number(of["gpus_held_mean"])),
-        ("GPUs held, of those there", lambda of: _percent(of["gpu_utilization"])),
+        *(
+            [("GPUs held", _percent(summary["gpu_utilization"]))]
+            if recorded is None
+            else [
+                ("first arrival to last end", lambda of: _seconds(of["makespan_s"])),
+                ("GPUs held in that time, mean", lambda of: _number(of["gpus_held_mean"])),
+                ("GPUs there in that time, mean", lambda of: _number(of["gpus_there_mean"])),
+            ]
+        ),
         ("energy of the sites", _energy(energy["site_energy_wh"])),
         (f"renewable supply{' (synthetic)' if factors.synthetic else ''}", _energy(energy["supply_wh"])),
         ("renewable, matched hour by hour", _percent(energy["hourly_matched_share"])),
