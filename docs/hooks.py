@@ -85,11 +85,14 @@ def reasons_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+_OF_ALL = " (of every tenant)"
+
+
 def roles_page(rules: Mapping[str, Rule], may_give: Mapping[Role, frozenset[Role]]) -> str:
     """Each operation of the API with the scope that it needs and the roles that may do it."""
     heads = [_role(role) for role in Role]
     rows = [
-        f"| {_cell(rule.what)} | `{name}` | {rule.scope or ''} | "
+        f"| {_cell(rule.what)}{_OF_ALL if rule.of_all else ''} | `{name}` | {rule.scope or ''} | "
         + " | ".join(_reach(rule, role) for role in Role)
         + " |"
         for name, rule in rules.items()
@@ -107,6 +110,7 @@ def roles_page(rules: Mapping[str, Rule], may_give: Mapping[Role, frozenset[Role
                 "*all*: whoever has an account; *anybody*: without one.",
                 "What somebody may not see does not exist for them: the answer is 404. What they may see and not do is "
                 "403. A token's scope takes away from what its account may do, and never adds.",
+                "What is *of every tenant* takes the role on the root of the tree.",
                 "\n".join(
                     [f"| to | operation | scope | {' | '.join(heads)} |", "|---" * (3 + len(heads)) + "|", *rows]
                 ),

@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.served import ROOT, Served, serving
 from watteau.client import Client, Invalid, NotAllowed, NotFound, Settings, Unavailable, WatteauError, is_loopback
+from watteau.domain.fleet import Mode
 from watteau.domain.requests import ArraySpec, JobState, Request
 
 JOB = {
@@ -414,6 +415,16 @@ def test_accounts_and_tokens(served: Served, ada: Client) -> None:
 
 def test_the_fleet_and_its_use(ada: Client) -> None:
     assert [site.id for site in ada.sites()] == ["paris"]
+    paris = ada.site("paris")
+    assert (paris.fleet_mode, paris.setting, paris.people_running) == (Mode.DRIVE, None, 12)
+    assert [node.node for node in ada.site_nodes("paris")] == ["gpu1"]
+    assert ada.differences("paris") == ()
+    assert [job.engine_id for job in ada.site_jobs("paris", state=JobState.RUNNING, user="zoe")] == ["7"]
+    assert list(ada.site_jobs("paris", name="nothing like it")) == []
+    with pytest.raises(NotAllowed, match="concerns every tenant"):
+        ada.set_site("paris", mode=Mode.OBSERVE, fenced=False, why="a test")
+    with pytest.raises(NotFound, match="There is no site 'lyon'; there are: paris"):
+        ada.site("lyon")
     assert "alpha-lab" in [tenant.id for tenant in ada.tenants()]
     used = ada.usage(by="user", since=datetime(2026, 1, 1, tzinfo=UTC))
-    assert [line.key for line in used.usage] == ["ada"]
+    assert {line.key for line in used.usage} == {"ada", "zoe"}, "jobs by hand count, too"

@@ -29,6 +29,7 @@ from platformdirs import user_config_path
 from pydantic import BaseModel, ValidationError
 
 from watteau import __version__
+from watteau.domain.fleet import Mode
 from watteau.domain.requests import JobState, Request
 from watteau.server.schemas import (
     AttemptsView,
@@ -37,6 +38,8 @@ from watteau.server.schemas import (
     AuditView,
     BulkView,
     ChangedView,
+    DifferencesView,
+    DifferenceView,
     EnergyView,
     EventView,
     GrantBody,
@@ -47,6 +50,11 @@ from watteau.server.schemas import (
     PageView,
     Problem,
     Scope,
+    SiteDetailView,
+    SiteJobsView,
+    SiteJobView,
+    SiteNodesView,
+    SiteNodeView,
     SitesView,
     SiteView,
     StoryView,
@@ -405,6 +413,59 @@ class Client:
         """The sites as they are now."""
         return self._ask(SitesView, "GET", "/sites").sites
 
+    def site(self, site: str) -> SiteDetailView:
+        """One site as it is now, and what was said of it."""
+        return self._ask(SiteDetailView, "GET", _site_path(site))
+
+    def set_site(self, site: str, *, mode: Mode | str, fenced: bool, why: str) -> SiteDetailView:
+        """Say anew what holds at a site, above the fleet file: its mode, and whether its attempts count as lost."""
+        body = {"mode": str(mode), "fenced": fenced, "why": why}
+        # Said twice it holds as it does when said once, so that it may be sent again.
+        return self._ask(SiteDetailView, "PUT", _site_path(site), json=body, again=True)
+
+    def site_nodes(self, site: str) -> tuple[SiteNodeView, ...]:
+        """The nodes that a site has ever shown, by pool and number."""
+        return self._ask(SiteNodesView, "GET", _site_path(site, "nodes")).nodes
+
+    def differences(self, site: str) -> tuple[DifferenceView, ...]:
+        """What the fleet file and the site's engine say differently; empty: they agree."""
+        return self._ask(DifferencesView, "GET", _site_path(site, "differences")).differences
+
+    def site_jobs(
+        self,
+        site: str,
+        *,
+        state: JobState | str | Sequence[JobState | str] = (),
+        tenant: str | None = None,
+        user: str | None = None,
+        name: str | None = None,
+        engine_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        page_size: int = 200,
+    ) -> Iterator[SiteJobView]:
+        """Jobs that people gave to a site's own scheduler, newest first, page by page. All conditions hold.
+
+        `since` and `until`: submitted in [since, until).
+        """
+        only = {
+            "state": [str(state)] if isinstance(state, str) else [str(each) for each in state],
+            "tenant": tenant,
+            "user": user,
+            "name": name,
+            "engine_id": engine_id,
+            "since": since,
+            "until": until,
+            "limit": page_size,
+        }
+        cursor: str | None = None
+        while True:
+            found = self._ask(SiteJobsView, "GET", _site_path(site, "jobs"), parameters={**only, "cursor": cursor})
+            yield from found.jobs
+            cursor = found.next_cursor
+            if cursor is None:
+                return
+
     def tenants(self) -> tuple[TenantView, ...]:
         """The tenants that the caller may see, depth first."""
         return self._ask(TenantsView, "GET", "/tenants").tenants
@@ -613,6 +674,10 @@ def _body(request: Request) -> bytes:
 
 def _path(job: str | int, what: str = "") -> str:
     return f"/jobs/{_segment(str(job))}" + (f"/{what}" if what else "")
+
+
+def _site_path(site: str, what: str = "") -> str:
+    return f"/sites/{_segment(site)}" + (f"/{what}" if what else "")
 
 
 def _segment(text: str) -> str:

@@ -25,6 +25,7 @@ from watteau.domain.decisions import Reason
 from watteau.domain.people import Role
 from watteau.domain.records import Ends, Finishes, Intends, JobRecord, Place, Starts, Waits
 from watteau.domain.requests import JobId, JobState, Outcome
+from watteau.domain.sites import Difference
 from watteau.domain.units import PoolId, SiteId
 from watteau.engines.contract import attempt_name
 from watteau.server.auth import one_time_token
@@ -44,11 +45,11 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Served]:
-    """A server of one's own, in a process of its own."""
+def serving(folder: Path, *, differs: bool = False) -> Iterator[Served]:
+    """A server of one's own, in a process of its own; `differs`: its fleet file and its site do not agree."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", ROOT)))}
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.cli.served", str(folder)],
+        [sys.executable, "-m", "tests.cli.served", str(folder), *(["differs"] if differs else [])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=ROOT,
@@ -157,7 +158,7 @@ class Controller:
         )
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, differs: bool) -> None:
     """Serve until stdin closes."""
     world = World(folder)
     world.clock.at_ms = time.time_ns() // 1_000_000
@@ -165,6 +166,8 @@ def main(folder: Path) -> None:
         jobs_ahead=2,
         pools=(PoolFree(site="paris", pool="p", gpu_model="H100", gpus_free=3.0, nodes_whole=0, note="no free node"),),
     )
+    world.live.found = [Difference("pool p", "nodes", "4", "3", "change the phases")] if differs else []
+    world.by_hand("7", "alpha-lab", world.clock.at_ms - 60_000, None, gpus=2)
     world.person("root", (Role.OPERATOR, "programme"))
     world.person("ada", (Role.MEMBER, "alpha-lab"))
     world.person("eve", (Role.TENANT_OWNER, "beta"))
@@ -191,4 +194,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), "differs" in sys.argv[2:])

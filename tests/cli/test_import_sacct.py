@@ -236,9 +236,11 @@ def without_rights() -> Iterator[None]:
 def test_what_may_not_be_read_or_written_is_named(year: Path, out: Path, tmp_path: Path) -> None:
     year.chmod(0)
     tmp_path.chmod(0o755)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
     with without_rights(), tempfile.TemporaryDirectory() as mine:
         assert "Permission denied" in refused(year, "--out", Path(mine) / "year.parquet")
-        assert "Permission denied" in refused("-", "--out", "/root/watteau/year.parquet", stdin=YEAR)
+        assert "Permission denied" in refused("-", "--out", closed / "inner" / "year.parquet", stdin=YEAR)
 
 
 def test_a_file_or_a_site_with_its_fleet_is_wanted_and_not_both(year: Path, out: Path) -> None:

@@ -363,7 +363,7 @@ def test_the_story_is_in_order_with_times(run: Run) -> None:
 
 
 def test_sites_and_usage(run: Run) -> None:
-    assert "paris\tready\tdrive\tlocal" in run("sites").out
+    assert "paris\tready\tdrive\t4/-\t-\t-/32\t2\t12+3\t-" in run("sites").out
     assert json.loads(run("sites", "--json").out)[0]["id"] == "paris"
     assert run("usage", "--by", "user").out.splitlines()[0].startswith("USER\tGPU-HOURS")
     assert json.loads(run("usage", "--since", "now-1day", "--json").out)["by"] == "tenant"

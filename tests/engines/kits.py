@@ -4,11 +4,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.engines.fake_slurm import USER as FAKE_USER
 from tests.engines.fake_slurm import FakeSlurm
+from tests.slurm_sites import SlurmSites
 from watteau.domain.fleet import SlurmAccess
 from watteau.domain.units import SiteId, TenantId
 from watteau.engines.contract import Engine, Launch, NodeCapacity, Observation, Seen, WorkerPlace, attempt_name
@@ -16,6 +18,7 @@ from watteau.engines.local import LocalEngine
 from watteau.engines.simulated import SimulatedEngine
 from watteau.engines.slurm.engine import SlurmEngine
 from watteau.engines.slurm.facts import Slurm
+from watteau.engines.slurm.reach import reach
 
 NODE = NodeCapacity("here", "", 0, 2, 4096)
 #: How long a test waits for what must come; it never waits that long when all is well.
@@ -93,11 +96,39 @@ def slurm_engine(cluster: Slurm, folder: str, now_ms: Callable[[], int] = now_ms
     return engine
 
 
+def slurm_kit(sites: SlurmSites, ground: str, *, by_commands: bool) -> Kit:
+    """The Slurm engine against a real cluster, each test in a folder of its own: by that its attempts are told apart.
+
+    By commands, nothing of the site is seen here: logs and marks come the same way.
+    """
+    site = sites.names[0]
+    folder = str(sites.shared_folder(ground))
+    if by_commands:
+        access: dict[str, Any] = {"command_prefix": sites.command_prefix(site)}
+    else:
+        token = sites.token_command(site)
+        access = {"rest_url": sites.rest_url(site), "token_command": token, "folder_here": folder}
+
+    def opened() -> SlurmEngine:
+        way = SlurmAccess(user=sites.user, folder=folder, poll_s=0.3, **access)
+        engine = SlurmEngine(SiteId(site), way, reach(way, now_ms), now_ms, TenantId)
+        engine.may_change = True
+        return engine
+
+    nodes = tuple(f"{site}-{number}" for number in (1, 2))
+    return Kit("slurm-commands" if by_commands else "slurm-rest", opened, nodes, clock_ms=1000)
+
+
 #: Another engine joins the contract suite with a line here.
 KITS: dict[str, Callable[[Path], Kit]] = {
     "local": local_kit,
     "simulated": simulated_kit,
     "slurm-in-memory": fake_slurm_kit,
+}
+#: ... or here, when it needs real clusters.
+SLURM_KITS: dict[str, Callable[[SlurmSites, str], Kit]] = {
+    "slurm-rest": partial(slurm_kit, by_commands=False),
+    "slurm-commands": partial(slurm_kit, by_commands=True),
 }
 
 

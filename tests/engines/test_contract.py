@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.engines.kits import KITS, Kit, Listener, eventually, now_ms, whole_log
+from tests.engines.kits import KITS, SLURM_KITS, Kit, Listener, eventually, now_ms, whole_log
 from watteau.domain.requests import Outcome
 from watteau.engines.contract import Engine, EngineUnreachable, LaunchRefused, Seen, WorkerPlace, attempt_name
 
 LONG_S = 600
 
 
-@pytest.fixture(params=sorted(KITS))
+@pytest.fixture(params=[*sorted(KITS), *(pytest.param(kind, marks=pytest.mark.slow) for kind in sorted(SLURM_KITS))])
 def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Kit:
+    if request.param in SLURM_KITS:
+        return SLURM_KITS[request.param](request.getfixturevalue("slurm_sites"), f"contract/{tmp_path.name}")
     return KITS[request.param](tmp_path)
 
 

@@ -278,6 +278,16 @@ def test_why_slurm_ended_it_is_said(world: World, state: str, outcome: Outcome, 
     assert cause in ended.cause
 
 
+@pytest.mark.parametrize("state", ["NODE_FAIL", "CANCELLED", "TIMEOUT", "PREEMPTED"])
+def test_a_command_that_had_ended_by_itself_ended_as_it_did_whatever_slurm_calls_it(world: World, state: str) -> None:
+    """A slurmctld that forgot the end finds a node that does not run the job, and calls that NODE_FAIL."""
+    slurm_id = world.runs()
+    world.ms += 150_000
+    world.cluster.end_as(slurm_id, state, had_ended=3)
+    ended = world.poll()[-1]
+    assert (ended.outcome, ended.exit_code) == (Outcome.FAILED, 3)
+
+
 def test_a_job_that_slurm_could_not_start_is_lost_and_not_failed(world: World) -> None:
     slurm_id = world.start()
     world.cluster.end_as(slurm_id, "FAILED", signal=53)
@@ -507,7 +517,7 @@ def test_a_refused_token_is_silence_whose_cause_says_so(world: World) -> None:
 # ---- other people's jobs
 
 
-def test_jobs_by_hand_are_shown_and_each_end_once(world: World) -> None:
+def test_jobs_by_hand_are_shown_and_their_ends_as_long_as_slurm_remembers(world: World) -> None:
     runs = a_job(7, state="RUNNING", start_s=1_100, nodes=("n0",), held=(Held("n0", 4, 8, 0),), gpus=4, cpus=8)
     world.cluster.put(runs)
     world.cluster.put(a_job(8, reason="JobHeldUser"))
@@ -526,6 +536,8 @@ def test_jobs_by_hand_are_shown_and_each_end_once(world: World) -> None:
         "It exited with code 2.",
     )
     world.cluster.put(a_job(9))
+    assert [job.engine_id for job in world.look().jobs] == ["7", held.engine_id, "9"]
+    world.cluster.purge()
     assert [job.engine_id for job in world.look().jobs] == [held.engine_id, "9"]
 
 

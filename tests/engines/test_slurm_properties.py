@@ -126,6 +126,7 @@ class OneRunEach(RuleBasedStateMachine):
             with suppress(EngineUnreachable):
                 self.engine.leftovers(())
         self.cluster.silence = ""
+        self.engine.leftovers(())  # as the site's own thread does, again and again
 
     # ---- what must be true
 

@@ -38,6 +38,7 @@ OWN = (200, 200, 200, 200, 200, 200, 200, 401)
 PUBLIC = (200,) * 8
 
 A_JOB = {"name": "x", "command": ["true"], "tenant": "alpha-lab"}
+A_SETTING = {"mode": "observe", "fenced": False, "why": "a test"}
 A_USER = {"name": "new", "grants": [{"role": "member", "tenant": "alpha-lab"}]}
 
 #: {job} is a colleague's job at alpha-lab; {user} is that colleague; {token} is one of theirs.
@@ -56,6 +57,11 @@ TABLE: dict[str, Row] = {
     "release_job": Row("POST", "/jobs/{job}/release", CHANGE_JOB, "submit"),
     "watch_events": Row("GET", "/events?after=0", READ, "read"),
     "list_sites": Row("GET", "/sites", READ, "read"),
+    "show_site": Row("GET", "/sites/paris", READ, "read"),
+    "set_site": Row("PUT", "/sites/paris", (403,) * 7 + (401,), "admin", {"json": A_SETTING}),  # none is over the root
+    "list_site_nodes": Row("GET", "/sites/paris/nodes", READ, "read"),
+    "list_differences": Row("GET", "/sites/paris/differences", READ, "read"),
+    "list_site_jobs": Row("GET", "/sites/paris/jobs", READ, "read"),
     "report_usage": Row("GET", "/usage?by=user", READ, "read"),
     "report_energy": Row("GET", "/energy?hourly=false", READ, "read"),
     "list_tenants": Row("GET", "/tenants", READ, "read"),
@@ -82,6 +88,8 @@ TABLE: dict[str, Row] = {
 def with_colleague(world: World) -> World:
     """Streams end at once, so that they can be asked for like anything else."""
     world.person("colleague", (Role.MEMBER, "alpha"))
+    world.by_hand("1", "alpha-lab", world.clock(), None, gpus=1)
+    world.live.found = []
     world.app.state.services.pulse.close()
     return world
 
@@ -182,6 +190,17 @@ def test_jobs_of_a_former_fleet_are_seen_by_the_operator_of_all(world: World) ->
     assert [each["id"] for each in world.ask("root", "GET", "/jobs").json()["jobs"]] == [job.job_id]
     assert world.ask("operator", "GET", f"/jobs/{job.job_id}").status_code == 404
     assert world.ask("operator", "GET", "/jobs").json()["jobs"] == []
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_site_is_set_by_an_operator_of_every_tenant(world: World, role: Role) -> None:
+    world.person("above", (role, "programme"))
+    said = world.ask("above", "PUT", "/sites/paris", json=A_SETTING)
+    assert said.status_code == (200 if role is Role.OPERATOR else 403)
+    below = world.ask("operator", "PUT", "/sites/paris", json=A_SETTING).json()
+    assert below["detail"].endswith("it concerns every tenant, and takes a role on the whole tree.")
+    assert ("set_site" in world.ask("above", "GET", "/me").json()["allowed"]) is (role is Role.OPERATOR)
+    assert "set_site" not in world.ask("operator", "GET", "/me").json()["allowed"]
 
 
 # --- accounts ---------------------------------------------------------------------------------------------------------

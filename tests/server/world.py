@@ -13,14 +13,15 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it wants another release of httpx, which nothing else here needs
     from starlette.testclient import TestClient
 
-from watteau.domain.fleet import Fleet, Pool, Pue
+from watteau.domain.fleet import Engine, Fleet, Pool, Pue
 from watteau.domain.people import Grant, Role, User
 from watteau.domain.records import Change, Ends, Intends, JobRecord, Place, Starts
 from watteau.domain.requests import JobId, JobState, Outcome, Request
-from watteau.domain.sites import Held, NodeState, SiteJob, SiteNode
+from watteau.domain.sites import Difference, Held, NodeState, SiteJob, SiteNode
 from watteau.domain.tenants import Tenant
 from watteau.domain.units import PoolId, SiteId, TenantId
 from watteau.engines.contract import EngineUnreachable, LogPart, attempt_name
+from watteau.engines.contract import SiteView as Shown
 from watteau.server.api import create_app
 from watteau.server.auth import digest, new_secret
 from watteau.server.edge import json_log
@@ -57,6 +58,7 @@ FLEET = Fleet.of_one_site(
     power_limit_kw=100,
     pue=Pue.constant(1.2),
     tenants=TREE,
+    engine=Engine.SLURM,
 )
 
 
@@ -88,11 +90,32 @@ class TestLive:
         )
     )
     changed: threading.Event = field(default_factory=threading.Event)
+    seen: Shown | None = None
+    found: list[Difference] | None = None
+    trouble: str = ""  # of the site's engine
 
     def sites(self) -> list[SiteView]:
+        said = next(iter(self.store.site_settings()), None) if self.state.leading else None
         return [
-            SiteView(id="paris", name="Paris", engine="local", mode="drive", state="ready", nodes_up=4, gpus_total=32)
+            SiteView(
+                id="paris",
+                name="Paris",
+                engine="slurm",
+                mode=said.mode.value if said else "drive",
+                fenced=f"fenced by {said.by}: {said.why}" if said and said.fenced else "",
+                state="silent" if self.trouble else "ready",
+                why=self.trouble,
+                nodes_up=4,
+                gpus_total=32,
+                **({"running": 2, "people_running": 12, "people_waiting": 3} if self.state.leading else {}),
+            )
         ]
+
+    def shown(self, site: SiteId) -> Shown | None:
+        return self.seen if site == "paris" else None
+
+    def differences(self, site: SiteId) -> list[Difference] | None:
+        return self.found if site == "paris" else None
 
     def why(self, job_id: JobId) -> Evidence | None:
         return self.evidence
@@ -130,9 +153,9 @@ class World:
         self.tokens: dict[str, str] = {}
         self._lease: Lease | None = None
 
-    def serve(self, live: Live) -> None:
+    def serve(self, live: Live, fleet: Fleet = FLEET) -> None:
         """Put an app before this controller."""
-        self.app = create_app(self.store, FLEET, live, self.clock, log=json_log(self.clock, self.log))
+        self.app = create_app(self.store, fleet, live, self.clock, log=json_log(self.clock, self.log))
         self.http = TestClient(self.app, raise_server_exceptions=False)
 
     def person(self, name: str, *grants: tuple[Role, str], scopes: tuple[str, ...] = EVERYTHING) -> str:

@@ -10,6 +10,7 @@ from watteau.domain.errors import InputError
 from watteau.domain.fleet import Contract, Engine, Fleet, Outage, Pool, Pue, Technology
 from watteau.domain.jobs import Shape, Workload
 from watteau.domain.policy import POLICIES
+from watteau.domain.records import PastUse
 from watteau.domain.requests import JobState
 from watteau.domain.sites import Held, NodeState, ShadowDecision, SiteJob, SiteNode
 from watteau.domain.tenants import Tenant
@@ -19,7 +20,6 @@ from watteau.simulation.results import outlook_of
 from watteau.simulation.shadow import Comparison, compare
 from watteau.simulation.shadow_figures import held_by, jain
 from watteau.simulation.shadow_load import OwnRun, Window
-from watteau.store.answers import PastUse
 
 SITE = SiteId("hub")
 ZERO_S = 1_767_225_600  # 2026-01-01
@@ -250,7 +250,10 @@ def test_an_eligible_time_is_the_arrival() -> None:
 
 
 def test_runs_of_our_own_are_on_both_sides() -> None:
-    own = [OwnRun(ZERO_S - 50, ZERO_S + 3_600, Shape(1, 8_000)), OwnRun(ZERO_S + 60, None, Shape(2, 8_000))]
+    own = [
+        OwnRun(ZERO_S - 50, ZERO_S + 3_600, Shape(1, 8_000), POOL.id, TenantId("bob")),
+        OwnRun(ZERO_S + 60, None, Shape(2, 8_000), POOL.id, TenantId("nobody")),
+    ]
     found, without = (compared([one(10, 100, 1_000)], HOUR, own=its) for its in (own, []))
     gained = [
         (getattr(found.figure("utilisation"), side).value - getattr(without.figure("utilisation"), side).value)
@@ -268,7 +271,8 @@ def test_who_used_more_before_the_window_waits_longer_in_the_replay(heavy: str, 
 
     full = [whole_node(node, "bob", node, 10, 3_000 if node else 1_000) for node in range(NODES)]
     come = [
-        whole_node(50 + at, who, 0, 3_100 + 600 * at, 3_600 + 600 * at) for at, who in enumerate(("alice", "carol"))
+        replace(whole_node(50, who, 0, 3_100, 3_600), engine_id=str(50 + at))
+        for at, who in enumerate(("alice", "carol"))
     ]
     before_ms = 1_000 * np.array([[ZERO_S - 7_200], [ZERO_S - 60]])
     past = PastUse((TenantId(heavy),), np.array([0]), np.array([32_000]), before_ms[0], before_ms[1])

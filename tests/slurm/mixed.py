@@ -7,7 +7,7 @@ from random import Random
 
 from watteau.domain.people import User
 from watteau.domain.records import EventKind, JobRecord
-from watteau.domain.requests import After, ArraySpec, Dependency, JobId, JobState, Request
+from watteau.domain.requests import After, ArraySpec, Dependency, JobId, JobState, Outcome, Request
 from watteau.domain.units import TenantId
 from watteau.store.store import Store
 
@@ -28,7 +28,7 @@ class Expected:
 
 @dataclass
 class Mixed:
-    """The jobs, as they are submitted: `runs` is a file that every node sees, to which each begun script adds a line."""
+    """The jobs, as submitted: `runs` is a file that every node sees, to which each begun script adds a line."""
 
     store: Store
     user: User
@@ -60,7 +60,7 @@ class Mixed:
     def _give(self, now_ms: int, key: str, body: str, **more: object) -> list[JobId]:
         script = f'#!/bin/bash\necho "{key}${{WATTEAU_ARRAY_INDEX:-}}" >> {self.runs}\n{body}\n'
         fields = {"cpu_milli": 1000, "gpu_milli": self.random.choice([0, 0, 1000, 2000]), "time_limit_s": 600} | more
-        request = Request(name=key, script=script, **fields)  # type: ignore[arg-type]
+        request = Request(name=key, script=script, **fields)
         records = self.store.submit([(request, self.tenant)], self.user, now_ms)
         return [record.job_id for record in records]
 
@@ -137,8 +137,8 @@ class Mixed:
         for _ in range(round(len(self.to_cancel) * share)):
             self.store.ask([self.to_cancel.pop()], EventKind.CANCEL_REQUESTED, self.user, now_ms)
 
-    def faults(self, jobs: dict[JobId, JobRecord]) -> list[str]:
-        """What is not as it must be, a line each."""
+    def faults(self, jobs: dict[JobId, JobRecord], *, may_be_lost: bool) -> list[str]:
+        """What is not as it must be, a line each; `may_be_lost`: attempts, when a slurmctld was killed."""
         lines = self.runs.read_text().split() if self.runs.exists() else []
         begun, wrong = Counter(lines), []
         for job_id, its in self.expected.items():
@@ -152,8 +152,13 @@ class Mixed:
                 its.signal,
             ):
                 wrong.append(f"{its.key}: exit code {job.exit_code}, signal {job.signal}")
-            if begun[its.key] not in its.runs:
-                wrong.append(f"{its.key}: job {job_id} ran {begun[its.key]} times")
+            attempts = self.store.attempts(job_id)
+            lost = [attempt for attempt in attempts if attempt.outcome is Outcome.LOST]
+            if lost and not may_be_lost:
+                wrong.append(f"{its.key}: job {job_id} was lost: {lost[0].cause}")
+            # One that was lost may have begun, and each has begun once at most.
+            if not its.runs[0] <= begun[its.key] <= its.runs[-1] + len(lost):
+                wrong.append(f"{its.key}: job {job_id} ran {begun[its.key]} times in {len(attempts)} attempts")
             ends = [event for event in self.store.story(job_id) if event.kind is EventKind.FINISHED]
             if len(ends) != 1:
                 wrong.append(f"{its.key}: job {job_id} finished {len(ends)} times")

@@ -13,6 +13,18 @@ def states(incomplete: str) -> list[str]:
     return [state for state in ("any", *JobState) if state.startswith(incomplete)]
 
 
+def sites(incomplete: str) -> list[tuple[str, str]]:
+    """Sites of the fleet: id and name."""
+    try:
+        from watteau.client import Client
+
+        with Client(timeout_s=_PATIENCE_S, retries=0) as client:
+            found = client.sites()
+    except Exception:  # as below
+        return []
+    return [(site.id, site.name) for site in found if site.id.startswith(incomplete)]
+
+
 def live_jobs(incomplete: str) -> list[tuple[str, str]]:
     """Jobs of one's own that have not ended: label and name."""
     return _jobs(incomplete, ended=False)

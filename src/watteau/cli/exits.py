@@ -17,9 +17,10 @@ class Exit(IntEnum):
 
 MEANING: dict[Exit, str] = {
     Exit.OK: "done",
-    Exit.JOB_FAILED: "the job did not complete (`wait`: the job's own exit code), or an unforeseen error",
+    Exit.JOB_FAILED: "the job did not complete (`wait`: the job's own exit code), `sites diff` found differences, or "
+    "an unforeseen error",
     Exit.WRONG_INPUT: "wrong input: an option, a file, a request that the server refuses",
-    Exit.NOT_FOUND: "no such job, account or token, as far as you may know",
+    Exit.NOT_FOUND: "no such job, site, account or token, as far as you may know",
     Exit.NOT_ALLOWED: "not logged in, or not allowed",
     Exit.NOT_REACHABLE: "the server cannot be reached or cannot work now",
     Exit.INTERRUPTED: "interrupted (Ctrl-C)",

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from watteau.cli import complete
+from watteau.cli import by_hand, complete
 from watteau.cli.exits import Exit
 from watteau.cli.session import (
     AsJson,
@@ -35,7 +35,7 @@ from watteau.cli.session import (
 )
 from watteau.client import Client, WatteauError
 from watteau.domain.requests import JobState
-from watteau.server.schemas import JobDetail, JobView
+from watteau.server.schemas import JobDetail, JobView, SiteJobView
 
 __all__ = [
     "cancel",
@@ -56,7 +56,11 @@ _WATCH_S = 2.0
 
 Job = Annotated[
     str,
-    typer.Argument(metavar="JOB", help="A job: 17, or 17_3 for a task of an array.", autocompletion=complete.any_jobs),
+    typer.Argument(
+        metavar="JOB",
+        help="A job: 17, or 17_3 for a task of an array; paris:1234 by hand.",
+        autocompletion=complete.any_jobs,
+    ),
 ]
 Jobs = Annotated[
     list[str] | None,
@@ -66,6 +70,8 @@ Jobs = Annotated[
         autocompletion=complete.live_jobs,
     ),
 ]
+#: A job of Watteau, or one that somebody gave to a site by hand.
+AnyJob = JobView | SiteJobView
 All = Annotated[bool, typer.Option("--all", help="All of your own jobs that have not ended.")]
 
 
@@ -86,7 +92,15 @@ def ps(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's and those below it, everyone's.")] = None,
     user: Annotated[str | None, typer.Option("--user", "-u", help="Only this user's.")] = None,
     name: Annotated[str | None, typer.Option(help="Only with this in the name.")] = None,
-    site: Annotated[str | None, typer.Option(help="Only at this site.")] = None,
+    site: Annotated[
+        str | None,
+        typer.Option(
+            help="Only at this site: everyone's, and what people gave it by hand.", autocompletion=complete.sites
+        ),
+    ] = None,
+    only_by_hand: Annotated[
+        bool, typer.Option("--by-hand", help="Only jobs that people gave to a site's own scheduler.")
+    ] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="At most so many jobs.")] = _MOST_ROWS,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it anew every two seconds, until Ctrl-C.")] = False,
     as_json: AsJson = False,
@@ -94,11 +108,20 @@ def ps(
     """List jobs: your own that wait or run, unless you say otherwise."""
     states = _states(state or [])
     with connected() as client:
-        whose = user or (None if everyone or tenant else client.me().user.name)
+        of_all = everyone or bool(tenant) or bool(site) or only_by_hand
+        whose = user or (None if of_all else client.me().user.name)
 
-        def found() -> list[JobView]:
-            jobs = client.jobs(state=states, tenant=tenant, user=whose, name=name, site=site)
-            return list(islice(jobs, limit + 1))
+        def found() -> list[AnyJob]:
+            jobs: list[AnyJob] = []
+            if not only_by_hand:
+                ours = client.jobs(state=states, tenant=tenant, user=whose, name=name, site=site)
+                jobs += islice(ours, limit + 1)
+            if of_all:
+                jobs += by_hand.find(
+                    client, site=site, state=states, tenant=tenant, user=user, name=name, most=limit + 1
+                )
+                jobs.sort(key=lambda job: job.submitted_at, reverse=True)
+            return jobs[: limit + 1]
 
         if watch:
             _watch(found, limit, whose is None, as_json)
@@ -123,7 +146,7 @@ def _states(wanted: Sequence[str]) -> list[JobState]:
         fail(f"{error}; the states are any, {', '.join(JobState)}")
 
 
-def _watch(found: Callable[[], list[JobView]], limit: int, with_owner: bool, as_json: bool) -> None:
+def _watch(found: Callable[[], list[AnyJob]], limit: int, with_owner: bool, as_json: bool) -> None:
     """Live on a terminal. Elsewhere a list whenever it has changed, so that it can be read by a program."""
     if is_terminal() and not as_json:
         from rich.console import Console, Group
@@ -143,7 +166,7 @@ def _watch(found: Callable[[], list[JobView]], limit: int, with_owner: bool, as_
                 above = Text(f"{local(at)}  {counted(len(rows), 'line')}{hidden}", style="dim")
                 live.update(Group(above, table_of(headings, cleaned, right, long, console.width)), refresh=True)
                 time.sleep(_WATCH_S)
-    before: list[JobView] | None = None
+    before: list[AnyJob] | None = None
     while True:
         jobs = found()[:limit]
         if jobs != before:
@@ -158,26 +181,35 @@ def _watch(found: Callable[[], list[JobView]], limit: int, with_owner: bool, as_
 
 
 def _listed(
-    jobs: Sequence[JobView], with_owner: bool, at: datetime
+    jobs: Sequence[AnyJob], with_owner: bool, at: datetime
 ) -> tuple[list[str], list[list[str]], list[int], list[int]]:
     """(headings, rows, columns of figures, columns that may be cut): tasks of an array that stand alike share a row."""
     headings = ["JOB", "NAME", *(["USER", "TENANT"] if with_owner else []), "STATE", "FOR", "GPUS", "WHERE OR WHY"]
     rows = []
     for label, job in _gathered(jobs):
+        if isinstance(job, SiteJobView):
+            rows.append(by_hand.row(job, with_owner, at))
+            continue
         owner = [job.user, job.tenant] if with_owner else []
         rows.append([label, job.name, *owner, job.state.value, _for(job, at), number(job.gpus), _where_or_why(job)])
     last = len(headings) - 1
     return headings, rows, [last - 2, last - 1], [1, *([2, 3] if with_owner else []), last]
 
 
-def _gathered(jobs: Sequence[JobView]) -> list[tuple[str, JobView]]:
-    groups: dict[tuple[Any, ...], list[JobView]] = {}
+def _gathered(jobs: Sequence[AnyJob]) -> list[tuple[str, AnyJob]]:
+    groups: dict[tuple[Any, ...], list[Any]] = {}
     for job in jobs:
+        if isinstance(job, SiteJobView):
+            groups[by_hand.label_of(job), job.submitted_at] = [job]
+            continue
         alike = (job.array.id, job.state, job.reason, job.detail) if job.array and job.started_at is None else (job.id,)
         groups.setdefault(alike, []).append(job)
-    listed = []
+    listed: list[tuple[str, AnyJob]] = []
     for tasks in groups.values():
         first = tasks[-1]  # newest first: the last one has waited longest
+        if isinstance(first, SiteJobView):
+            listed.append((by_hand.label_of(first), first))
+            continue
         indices = sorted(task.array.index for task in tasks if task.array)
         many = len(tasks) > 1 and first.array is not None
         listed.append((f"{first.array.id}_[{ranges(indices)}]" if many and first.array else first.label, first))
@@ -225,6 +257,10 @@ def _say_more(is_more: bool, limit: int) -> None:
 def show(job: Job, as_json: AsJson = False) -> None:
     """Show a job: how it stands, what was asked for, every attempt."""
     with connected() as client:
+        if (named := by_hand.split(job)) is not None:
+            of_site = by_hand.one(client, *named)
+            print_json(of_site) if as_json else by_hand.show(of_site, now())
+            return
         found = client.job(_plain(job))
         attempts = client.attempts(found.label)
         if as_json:
@@ -303,6 +339,7 @@ def logs(
     """Print what a job wrote, byte for byte."""
     if follow and as_json:
         fail("--follow prints bytes as they come; --json prints one document: give one of the two")
+    by_hand.refuse(job, "keep the output of")
     stream = "stderr" if stderr else "stdout"
     with connected() as client:
         label = _plain(job)
@@ -490,6 +527,7 @@ def targets(client: Client, words: Sequence[str], whole_arrays: bool = False) ->
     """What the words mean. The id of an array stays whole with `whole_arrays`, and else becomes its tasks."""
     found = []
     for word in words:
+        by_hand.refuse(word, "wait for, hold, release or cancel")
         match = _LABEL.fullmatch(word.strip())
         if match is None:
             fail(f"{word!r} is not a job like 17, 17_3 or 17_[1-3,7]")

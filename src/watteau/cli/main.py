@@ -25,7 +25,15 @@ PARTS: dict[str, Part] = {
     "why": Part("watteau.cli.why", "why", "Why does a job wait? The reason, its evidence, what would help.", _JOBS),
     "story": Part("watteau.cli.why", "story", "Everything that happened to a job, in order, with times.", _JOBS),
     "up": Part("watteau.up", "up", "Run Watteau on this machine: API and controller in one process.", _FLEET),
-    "sites": Part("watteau.cli.sites", "sites", "The sites as they are now: what is free, what runs.", _FLEET),
+    "sites": Part(
+        "watteau.cli.sites", "sites_app", "The sites as they are now, and how far Watteau goes there.", _FLEET
+    ),
+    "shadow": Part(
+        "watteau.cli.shadow",
+        "shadow_app",
+        "A site in shadow: what Watteau would have done there, beside what the site did.",
+        _FLEET,
+    ),
     "usage": Part("watteau.cli.sites", "usage", "GPU-hours and core-hours, by tenant, user or site.", _FLEET),
     "energy": Part(
         "watteau.cli.energy", "energy", "What the sites drew, hour by hour, and what renewable supply met it.", _FLEET

@@ -16,6 +16,7 @@ from watteau.cli.jobs import end_with, follow_to, wait_all
 from watteau.cli.session import AsJson, clean, connected, counted, fail, now, print_json, warn
 from watteau.client import Client, NotFound, WatteauError
 from watteau.domain.errors import InputError
+from watteau.domain.fleet import Engine
 from watteau.domain.requests import MOST_SCRIPT_BYTES, JobId, Kind, Request
 from watteau.workload.sbatch import OPTIONS, Notice, Option, Place, read_command, read_script
 
@@ -305,7 +306,10 @@ def _decoded(data: bytes, source: str) -> str:
 
 
 def _resolver(client: Client) -> Callable[[str], Place | None]:
-    """What a partition or GPU type means here. The sites are asked for once, and only when something is named."""
+    """What a partition or GPU type means here: a site of that name, else a partition of Slurm sites.
+
+    The sites are asked for once, and only when something is named.
+    """
     known: dict[str, Place] = {}
     asked = False
 
@@ -314,7 +318,15 @@ def _resolver(client: Client) -> Callable[[str], Place | None]:
         if not asked:
             asked = True
             try:
-                known.update({site.id.casefold(): Place(sites=(site.id,)) for site in client.sites()})
+                sites = client.sites()
+                partitions: dict[str, list[str]] = {}
+                for site in sites:
+                    for each in client.site(site.id).partitions if site.engine == Engine.SLURM else ():
+                        partitions.setdefault(each.name, []).append(site.id)
+                known.update(
+                    {name.casefold(): Place(tuple(at), partition=name) for name, at in sorted(partitions.items())}
+                )
+                known.update({site.id.casefold(): Place(sites=(site.id,)) for site in sites})
             except WatteauError as error:
                 warn(f"the fleet's sites are not known now: {clean(str(error))}")
         return known.get(re.sub(r"\s", "", name).casefold())

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from watteau.cli import complete
+from watteau.cli import by_hand, complete
 from watteau.cli.jobs import _plain
 from watteau.cli.session import AsJson, clean, connected, counted, is_terminal, local, number, print_json, print_table
 from watteau.domain.decisions import Reason
@@ -22,6 +22,10 @@ Job = Annotated[
 def why(job: Job, as_json: AsJson = False) -> None:
     """Why does a job wait? The reason, its evidence, what would help."""
     with connected() as client:
+        if (named := by_hand.split(job)) is not None:
+            of_site = by_hand.one(client, *named)
+            print_json(of_site) if as_json else by_hand.why(of_site)
+            return
         found = client.why(_plain(job))
     who, what = remedy(found.reason)
     if as_json:
@@ -31,6 +35,7 @@ def why(job: Job, as_json: AsJson = False) -> None:
     if found.reason == Reason.NONE.name:
         if found.detail:
             typer.echo(clean(found.detail))
+        _print_site(found)
         return
     typer.echo(f"{found.reason}: {clean(found.sentence)}")
     if found.detail:
@@ -41,6 +46,20 @@ def why(job: Job, as_json: AsJson = False) -> None:
         typer.echo(f"who can act: {who}")
     if found.is_final:
         typer.echo("waiting longer does not help")
+
+
+def _print_site(found: WhyView) -> None:
+    """What there is to say of an attempt that its site has."""
+    evidence, site = found.evidence, found.job.site
+    if evidence is None:
+        return
+    if evidence.site_silent:
+        typer.echo(f"its site does not answer: {clean(evidence.site_silent)}")
+        typer.echo("it keeps its place, and is neither failed nor started again until the site answers")
+        typer.echo(f"who can act: platform; if the site is really gone: watteau sites fence {site} --why ...")
+    elif evidence.site_says:
+        typer.echo(f"{site} has it, and has not started it yet")
+        by_hand.say_reason(evidence.site_says)
 
 
 def remedy(reason: str) -> tuple[str, str]:
@@ -68,6 +87,7 @@ def _print_evidence(found: WhyView) -> None:
 
 def story(job: Job, as_json: AsJson = False) -> None:
     """Everything that happened to a job, in order, with times."""
+    by_hand.refuse(job, "tell the story of")
     with connected() as client:
         events = list(client.story(_plain(job)))
     if as_json:

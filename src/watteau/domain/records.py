@@ -10,7 +10,7 @@ from typing import Any
 
 from watteau.domain.decisions import Reason
 from watteau.domain.requests import AttemptState, JobId, JobState, Outcome, Request
-from watteau.domain.units import PoolId, SiteId, TenantId
+from watteau.domain.units import Int64Array, PoolId, SiteId, TenantId
 
 
 class EventKind(StrEnum):
@@ -175,3 +175,14 @@ class Finishes:
 
 
 Change = Waits | Intends | Starts | FallsSilent | Answers | Ends | Finishes
+
+
+@dataclass(frozen=True, slots=True)
+class PastUse:
+    """Ended attempts as columns, jobs by hand as one attempt each, for the tenants' decayed use."""
+
+    tenants: tuple[TenantId, ...]
+    tenant: Int64Array  # [attempt], index into tenants
+    gpu_milli: Int64Array  # [attempt]
+    started_ms: Int64Array  # [attempt]
+    ended_ms: Int64Array  # [attempt]

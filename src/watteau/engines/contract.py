@@ -137,9 +137,7 @@ class SiteView:
     """All that an engine which others use, too, shows of itself at one moment."""
 
     nodes: tuple[NodeCapacity, ...]
-    jobs: tuple[
-        SiteJob, ...
-    ]  # of other people, not ended or ended since the last view; Watteau's attempts are not here
+    jobs: tuple[SiteJob, ...]  # of other people; ended ones as long as they are remembered; no attempts of Watteau's
     partitions: tuple[Partition, ...]
     reservations: tuple[Reservation, ...]
     version: str  # for people, for example "Slurm 22.05.8 by slurmrestd v0.0.38"
@@ -205,7 +203,7 @@ class SharedEngine(Engine, Protocol):
     def look(self) -> SiteView | None:
         """The site as of the last poll; None when it has not changed since the last call. Never blocks.
 
-        The first view after a start has every job that the engine still remembers, ended ones as well.
+        Each view has every job that the engine still remembers: whoever missed one finds the ends in the next.
         """
 
     def leftovers(self, live: Collection[str]) -> list[str]:

@@ -295,6 +295,14 @@ class Controller:
         job = self._jobs.get(job_id)
         return job.attempt.waits_for if job is not None and job.attempt is not None else ""
 
+    def unknown(self, job_id: JobId) -> str:
+        """Why nothing is known of a job's attempt now: its site is silent; empty otherwise."""
+        job = self._jobs.get(job_id)
+        if job is None or job.attempt is None or job.attempt.state is not AttemptState.UNKNOWN:
+            return ""
+        driver = self.drivers.get(job.attempt.site)
+        return f"{job.attempt.site}: {(driver.silent_cause if driver else '') or 'it has not answered yet'}"
+
     def sites(self) -> list[SiteFigures]:
         """Every site with an engine, as seen now; empty when another controller leads."""
         with self._live_lock:
@@ -622,6 +630,9 @@ class Controller:
                 and self._lets_in(site_id, request)
             ):
                 able.append(str(site_id))
+        if not able and request.partition and not request.sites:
+            # No site has it: a Slurm site says so, in words. Others would take no notice.
+            able = [str(site) for site, driver in self.drivers.items() if driver.site.engine is EngineKind.SLURM]
         return tuple(able) or request.sites
 
     def _lets_in(self, site: SiteId, request: Request) -> bool:

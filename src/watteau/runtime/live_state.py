@@ -28,6 +28,7 @@ from watteau.core.state import (
 from watteau.core.step import Events, step
 from watteau.domain.decisions import Reason
 from watteau.domain.errors import InvariantBroken
+from watteau.domain.fleet import Engine as EngineKind
 from watteau.domain.fleet import Fleet, Pool, Pue
 from watteau.domain.jobs import Shape
 from watteau.domain.policy import POLICIES, Policy
@@ -145,7 +146,8 @@ class _Gpus:
                 self._shared[node, shared_gpu] = (gpu, users - 1)
                 return
             del self._shared[node, shared_gpu]
-        self._whole[node].difference_update(gpus)
+        if gpus:
+            self._whole[node].difference_update(gpus)
 
 
 def _lowest_free(taken: set[int], count: int) -> tuple[int, ...]:
@@ -191,6 +193,8 @@ class LiveState:
         self._asked: list[Asked | None] = []  # by row
         self._places: dict[JobId, tuple[Place, ...]] = {}
         self._gpus = _Gpus()
+        #: Slurm gives a job its GPUs itself: numbers of ours would be nobody's, and clash once a job stands elsewhere.
+        self._unnumbered = {site.id for site in fleet.sites if site.engine is EngineKind.SLURM}
         self._workers_used = 0
         self._changes = capacity_changes(fleet, self._state)
         self._changes_done = 0
@@ -227,7 +231,7 @@ class LiveState:
     def take_over(self, asked: Asked) -> tuple[Place, ...]:
         """Make a job known that others started: it holds its places from the next step on, before that step decides.
 
-        GPUs are numbered here where its places name none: the engine knows better, but each must be somebody's.
+        GPUs are numbered here where its places name none, unless the engine numbers them itself.
         """
         assert asked.running is not None
         site, places = asked.running
@@ -288,7 +292,7 @@ class LiveState:
         self._places[asked.job_id] = places
 
     def _numbered(self, site: SiteId, place: Place, shape: Shape) -> Place:
-        if place.gpus or place.shared_gpu >= 0:
+        if place.gpus or place.shared_gpu >= 0 or site in self._unnumbered:
             return place
         node, gpus = self._node(site, place), shape.gpu_milli // GPU_MILLI
         chosen = self._gpus.take(node, gpus, -1)
@@ -449,7 +453,7 @@ class LiveState:
         places = []
         for worker in range(job.first_worker, job.first_worker + shape.workers):
             node, shared_gpu = int(self._state.workers["node"][worker]), int(self._state.workers["shared_gpu"][worker])
-            gpus = self._gpus.take(node, shape.gpus, shared_gpu)
+            gpus = () if site in self._unnumbered else self._gpus.take(node, shape.gpus, shared_gpu)
             places.append(Place(pool, node - first_node, gpus, shared_gpu))
         self._places[asked.job_id] = tuple(places)
         return Start(asked.job_id, site, tuple(places))

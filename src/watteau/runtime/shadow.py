@@ -12,6 +12,7 @@ from watteau.domain.decisions import Reason
 from watteau.domain.fleet import Fleet, Site
 from watteau.domain.jobs import Shape
 from watteau.domain.policy import Policy
+from watteau.domain.records import PastUse
 from watteau.domain.requests import JobId, JobState
 from watteau.domain.sites import NodeState, ShadowDecision, SiteJob, SiteNode
 from watteau.domain.units import DAY_S, PoolId, SiteId, TenantId
@@ -20,7 +21,7 @@ from watteau.runtime.clock import Clock, monotonic_s
 from watteau.runtime.diff import closed_windows
 from watteau.runtime.live_state import Asked, LiveState, Start
 from watteau.runtime.shared import SharedSite
-from watteau.store.store import Lease, LeaseLost, PastUse, Store, StoreUnavailable
+from watteau.store.store import Lease, LeaseLost, Store, StoreUnavailable
 from watteau.workload.accounting import shape_of
 
 #: Jobs that one decision tries (R7); an array's rest counts as many as could start or hold a promise.

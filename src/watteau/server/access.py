@@ -5,7 +5,7 @@ A role is granted on a tenant and holds for everything below it. What a caller m
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from watteau.domain.people import Grant, Role, User
@@ -30,6 +30,7 @@ class About(StrEnum):
     PART = "part"  # the caller's part of the tenant tree, as a whole
     JOB = "job"  # the job that the path names
     USER = "user"  # the account that the path names
+    SITE = "site"  # the site that the path names
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,15 @@ class Rule:
     scope: Scope | None
     reach: Mapping[Role, Reach]
     what: str  # the operation in words, for the reference
+    of_all: bool = False  # it concerns every tenant: the role must be held on the root of the tree
 
 
 def _rule(about: About, scope: Scope | None, what: str, **reach: str) -> Rule:
     return Rule(about, scope, {role: Reach(reach.get(role.value, "no")) for role in Role}, what)
+
+
+def _of_all(rule: Rule) -> Rule:
+    return replace(rule, of_all=True)
 
 
 _ALL = {role.value: "yes" for role in Role}
@@ -68,6 +74,11 @@ RULES: dict[str, Rule] = {
     "release_job": _rule(About.JOB, _SUBMITS, "release a held job", **_CHANGE_JOBS),
     "watch_events": _rule(About.PART, _READ, "follow events", **_ALL),
     "list_sites": _rule(About.PART, _READ, "see the sites", **_ALL),
+    "show_site": _rule(About.SITE, _READ, "see a site", **_ALL),
+    "set_site": _of_all(_rule(About.SITE, _ADMIN, "set a site's mode, or fence it", operator="yes")),
+    "list_site_nodes": _rule(About.SITE, _READ, "list a site's nodes", **_ALL),
+    "list_differences": _rule(About.SITE, _READ, "compare a site with the fleet file", **_ALL),
+    "list_site_jobs": _rule(About.SITE, _READ, "list the jobs that people gave to a site", **_ALL),
     "report_usage": _rule(About.PART, _READ, "read the usage", **_ALL),
     "report_energy": _rule(About.PART, _READ, "read the energy books", **_ALL),
     "list_tenants": _rule(About.PART, _READ, "list tenants", **_ALL),
@@ -153,6 +164,8 @@ class Caller:
         rule = RULES[operation]
         if rule.about in (About.NOBODY, About.SELF):
             return True
+        if rule.of_all:
+            return self.is_over_all(operation)
         return bool(self._tenants(operation, (Reach.PART, Reach.OWN)))
 
     def may_with_job(self, operation: str, tenant: TenantId, owner: str) -> bool:

@@ -18,13 +18,13 @@ from watteau.domain.errors import InvariantBroken
 from watteau.domain.fleet import Fleet
 from watteau.domain.requests import Request
 from watteau.energy.supply import CapacityFactors
-from watteau.server import problems, routes_energy, routes_fleet, routes_jobs, routes_people
+from watteau.server import problems, routes_energy, routes_fleet, routes_jobs, routes_people, routes_sites
 from watteau.server.access import RULES, About, Tree
 from watteau.server.auth import KnownTokens, Passwords, Throttle
 from watteau.server.edge import Edge, Log, Metrics, Stopwatch, json_log
 from watteau.server.live import Live
 from watteau.server.pulse import Pulse
-from watteau.server.schemas import BulkBody, LoginBody, Problem, TokenBody, UserBody, UserChangeBody
+from watteau.server.schemas import BulkBody, LoginBody, Problem, SiteBody, TokenBody, UserBody, UserChangeBody
 from watteau.server.service import GUARDS, Services
 from watteau.store.store import Store
 
@@ -37,7 +37,16 @@ Every request but `POST /api/v1/login` needs a token: `Authorization: Bearer wt_
 (RFC 9457) with a stable `code`. An answer to a submission means that the job is on disk and will not be lost.
 """
 #: Models that come in and that FastAPI does not see, because the routes read their bodies themselves.
-_BODIES: tuple[type[BaseModel], ...] = (Request, BulkBody, LoginBody, TokenBody, UserBody, UserChangeBody, Problem)
+_BODIES: tuple[type[BaseModel], ...] = (
+    Request,
+    BulkBody,
+    SiteBody,
+    LoginBody,
+    TokenBody,
+    UserBody,
+    UserChangeBody,
+    Problem,
+)
 
 
 def create_app(
@@ -113,6 +122,7 @@ def routes() -> list[APIRoute]:
         routes_jobs.router,
         routes_people.router,
         routes_fleet.router,
+        routes_sites.router,
         routes_energy.router,
         routes_fleet.process_router,
     )

@@ -8,7 +8,7 @@ import re
 import secrets
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
 import structlog
@@ -19,8 +19,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from watteau import __version__
+from watteau.domain.fleet import Mode
 from watteau.server.live import Live
 from watteau.server.problems import Refusal, answer, refusal_of
+from watteau.server.schemas import SiteView
 from watteau.store.store import Store, StoreUnavailable
 
 MOST_BODY_BYTES = 10 << 20
@@ -85,6 +87,8 @@ class _Now:
         yield build
         yield from self._jobs()
         status = self._live.status()
+        if status.leading:
+            yield from _site_figures(self._live.sites())
         yield GaugeMetricFamily("watteau_leading", "1 when this process's controller leads.", value=status.leading)
         for name, value in sorted(status.figures.items()):
             family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
@@ -103,6 +107,38 @@ class _Now:
         for (state, reason), number in sorted(self._counted.items()):
             jobs.add_metric([state, reason], number)
         yield jobs
+
+
+def _site_figures(sites: Iterable[SiteView]) -> Iterator[Metric]:
+    """How each site is, from the process that leads: the others would contradict it."""
+    modes = GaugeMetricFamily("watteau_site_mode", "1 for the mode in force.", labels=["site", "mode"])
+    figures = {
+        name: GaugeMetricFamily(f"watteau_site_{name}", what, labels=["site"])
+        for name, what in (
+            ("silent", "1 when the site's engine does not answer."),
+            ("fenced", "1 when the site's attempts count as lost."),
+            ("attempts", "Watteau's attempts there that have not ended."),
+            ("people_running", "Jobs that people gave the site's own scheduler and that run."),
+            ("people_waiting", "Jobs that people gave the site's own scheduler and that wait."),
+            ("nodes_out", "Nodes that take no jobs: drained, down, reserved."),
+        )
+    }
+    for site in sites:
+        for mode in Mode:
+            modes.add_metric([site.id, mode.value], mode.value == site.mode)
+        said = {
+            "silent": int(site.state == "silent"),
+            "fenced": int(bool(site.fenced)),
+            "attempts": site.running,
+            "people_running": site.people_running,
+            "people_waiting": site.people_waiting,
+            "nodes_out": site.nodes_out,
+        }
+        for name, value in said.items():
+            if value is not None:  # not known is no zero
+                figures[name].add_metric([site.id], value)
+    yield modes
+    yield from figures.values()
 
 
 class BrokenOff(Exception):  # noqa: N818 - the name says what happened, as in STYLE

@@ -7,7 +7,10 @@ from typing import Protocol
 
 from watteau.domain.fleet import Fleet, Site
 from watteau.domain.requests import JobId
+from watteau.domain.sites import Difference
+from watteau.domain.units import SiteId
 from watteau.engines.contract import LogPart
+from watteau.engines.contract import SiteView as Shown
 from watteau.runtime.controller import Controller, SiteFigures
 from watteau.server.schemas import Evidence, PoolFree, SiteView, moment
 
@@ -28,6 +31,12 @@ class Live(Protocol):
 
     def sites(self) -> list[SiteView]:
         """Every site as it is now, in the order of the fleet file."""
+
+    def shown(self, site: SiteId) -> Shown | None:
+        """What a site that others use, too, showed last; None: nothing yet, not to this process, or no such site."""
+
+    def differences(self, site: SiteId) -> list[Difference] | None:
+        """What the fleet file and the site's engine say differently; None as for `shown`."""
 
     def why(self, job_id: JobId) -> Evidence | None:
         """Figures behind a waiting job's reason; None when there are none (not leading, not waiting)."""
@@ -62,7 +71,7 @@ class WithController:
             "id": site.id,
             "name": site.name,
             "engine": site.engine.value,
-            "mode": site.mode.value,
+            "mode": (its.mode if its is not None else site.mode).value,
             "power_limit_kw": site.power_limit_kw,
         }
         if its is None:
@@ -87,16 +96,31 @@ class WithController:
             cpu_cores_busy=total["cpu_cores"] - cpu_free,
             memory_mib_total=1024 * total["memory_gib"],
             memory_mib_busy=1024 * total["memory_gib"] - sum(pool.memory_mib_free for pool in pools),
+            fenced=its.fenced,
             running=its.running,
+            people_running=its.by_hand_running,
+            people_waiting=its.by_hand_waiting,
+            nodes_out=its.nodes_out,
+            engine_version=its.version,
             power_kw=round(its.it_power_w * min(site.pue.value) / 1000, 3),
             notes=self._controller.drivers[site.id].engine.capabilities.notes,
         )
 
+    def shown(self, site: SiteId) -> Shown | None:
+        """The last view of the site's engine; None when another controller leads."""
+        return self._controller.site_view(site) if self._controller.leading else None
+
+    def differences(self, site: SiteId) -> list[Difference] | None:
+        """The fleet file beside that view; None when another controller leads."""
+        return self._controller.differences(site) if self._controller.leading else None
+
     def why(self, job_id: JobId) -> Evidence | None:
         """The promise, the queue, and what is free where the job may run."""
         promise = self._controller.promise(job_id)
-        if promise is None:
-            return None
+        site_says, site_silent = self._controller.waits_for(job_id), self._controller.unknown(job_id)
+        if promise is None or site_says or site_silent:
+            said = site_says or site_silent
+            return Evidence(site_says=site_says, site_silent=site_silent) if said else None
         return Evidence(
             promised_start=None if promise.starts_by_s is None else moment(1000 * promise.starts_by_s),
             jobs_ahead=promise.ahead,
@@ -169,6 +193,14 @@ class NoController:
             )
             for site in self._fleet.sites
         ]
+
+    def shown(self, site: SiteId) -> Shown | None:
+        """None."""
+        return None
+
+    def differences(self, site: SiteId) -> list[Difference] | None:
+        """None."""
+        return None
 
     def why(self, job_id: JobId) -> Evidence | None:
         """None."""

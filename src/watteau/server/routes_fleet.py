@@ -10,6 +10,7 @@ from pydantic import AwareDatetime
 
 from watteau.domain.units import DAY_S, TenantId
 from watteau.server.problems import cause, documented, invalid, not_found
+from watteau.server.routes_sites import sites_now
 from watteau.server.schemas import (
     OkView,
     ReadyView,
@@ -34,7 +35,7 @@ _USAGE_SPAN_MS = 30 * DAY_S * 1000
 @router.get("/sites", operation_id="list_sites", summary="The sites", responses=documented(401, 403, 422))
 def list_sites(access: Anyone) -> SitesView:
     """Every site of the fleet as it is now."""
-    return SitesView(sites=tuple(access.services.live.sites()))
+    return SitesView(sites=sites_now(access.services))
 
 
 @router.get("/tenants", operation_id="list_tenants", summary="Tenants", responses=documented(401, 403, 422))

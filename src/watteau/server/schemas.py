@@ -11,12 +11,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from watteau.domain.decisions import SENTENCE, Reason
+from watteau.domain.fleet import Mode
 from watteau.domain.people import Grant, Role
 from watteau.domain.records import AttemptRecord, Event, EventKind, JobRecord
 from watteau.domain.requests import AttemptState, JobState, Kind, Outcome, Request
+from watteau.domain.sites import Difference, NodeState, SiteJob, SiteNode, SiteSetting
 from watteau.domain.units import GPU_MILLI, TenantId
 
 MOST_BULK_JOBS = 10_000
@@ -310,7 +312,9 @@ class PlaceView(_View):
 
     pool: str = Field(description="The pool.", examples=["paris-h100"])
     node: int = Field(description="The node of the pool, from 0.", examples=[12])
-    gpus: tuple[int, ...] = Field(description="The GPUs on it, from 0.", examples=[[0, 1]])
+    gpus: tuple[int, ...] = Field(
+        description="The GPUs on it, from 0; empty at a Slurm site, which chooses them itself.", examples=[[0, 1]]
+    )
 
 
 class AttemptsView(_View):
@@ -359,6 +363,8 @@ def sentence(kind: EventKind, attempt: int | None, data: Mapping[str, Any]) -> s
         value = data.get(name)
         return f"{before}{value}{after}" if value not in (None, "") else ""
 
+    nodes = data.get("nodes") or ()
+    on_nodes = f" on {', '.join(map(str, nodes))}" if nodes else ""
     match kind:
         case EventKind.SUBMITTED:
             return f"Submitted{word('user', ' by ')}{word('tenant', ' for ')}."
@@ -375,7 +381,7 @@ def sentence(kind: EventKind, attempt: int | None, data: Mapping[str, Any]) -> s
         case EventKind.INTENDED:
             return f"Attempt {attempt} was decided{word('site', ' for site ')}."
         case EventKind.STARTED:
-            return f"Attempt {attempt} runs{word('site', ' at ')}."
+            return f"Attempt {attempt} runs{word('site', ' at ')}{on_nodes}."
         case EventKind.SILENT:
             return f"The engine of attempt {attempt} is silent{word('cause', ': ')}."
         case EventKind.ANSWERED:
@@ -414,6 +420,10 @@ class Evidence(_View):
     promised_start: datetime | None = Field(None, description="It starts then at the latest, if limits are kept.")
     jobs_ahead: int | None = Field(None, description="Waiting jobs before it.", examples=[12])
     pools: tuple[PoolFree, ...] = Field((), description="The pools that it may use.")
+    site_says: str = Field(
+        "", description="Of an attempt that its site has and has not started: what the site's own scheduler says."
+    )
+    site_silent: str = Field("", description="Of an attempt whose site does not answer: why. It is not started again.")
 
 
 class WhyView(_View):
@@ -437,7 +447,8 @@ class SiteView(_View):
     id: str = Field(description="The site.", examples=["paris"])
     name: str = Field(description="Its name for people.", examples=["Paris"])
     engine: str = Field(description="What runs the jobs there.", examples=["slurm"])
-    mode: str = Field(description="observe, shadow or drive.", examples=["drive"])
+    mode: str = Field(description="The mode in force: observe, shadow or drive.", examples=["drive"])
+    fenced: str = Field("", description="Who fenced it and why: its attempts count as lost. Empty: it is not fenced.")
     state: str = Field(description="`ready`; `silent`: its engine does not answer.", examples=["ready"])
     since: datetime | None = Field(None, description="Since when it is in that state.")
     why: str = Field("", description="What is wrong, when it is not ready.")
@@ -449,7 +460,11 @@ class SiteView(_View):
     cpu_cores_busy: float | None = Field(None, description="CPU cores that are given to jobs.", examples=[7000.0])
     memory_mib_total: int | None = Field(None, description="Memory of the nodes that are up, in MiB.")
     memory_mib_busy: int | None = Field(None, description="Memory that is given to jobs, in MiB.")
-    running: int | None = Field(None, description="Attempts that run there.", examples=[61])
+    running: int | None = Field(None, description="Watteau's attempts there that have not ended.", examples=[61])
+    people_running: int | None = Field(None, description="Jobs that people gave the site's own scheduler and that run.")
+    people_waiting: int | None = Field(None, description="... and that wait; each task of an array counts.")
+    nodes_out: int | None = Field(None, description="Nodes that take no jobs: drained, down, reserved.", examples=[2])
+    engine_version: str = Field("", description="What answers there.", examples=["Slurm 22.05.8 by slurmrestd v0.0.38"])
     power_kw: float | None = Field(None, description="Power at the site's meter in kW, measured or modelled.")
     power_limit_kw: float | None = Field(None, description="What the site may draw, in kW.", examples=[6000.0])
     notes: tuple[str, ...] = Field((), description="What the engine says of itself, for example how limits are kept.")
@@ -459,6 +474,158 @@ class SitesView(_View):
     """The fleet's sites."""
 
     sites: tuple[SiteView, ...] = Field(description="In the order of the fleet file.")
+
+
+class SettingView(_View):
+    """What an operator said of a site last; it stands above the fleet file and outlives restarts."""
+
+    mode: Mode = Field(description="The mode.")
+    fenced: bool = Field(description="Whether its attempts count as lost.")
+    why: str = Field(description="In the operator's words.", examples=["the cooling failed"])
+    by: str = Field(description="Who said it.", examples=["ada"])
+    at: datetime = Field(description="When.")
+
+    @classmethod
+    def of(cls, setting: SiteSetting) -> Self:
+        """The view of a stored setting."""
+        return cls(mode=setting.mode, fenced=setting.fenced, why=setting.why, by=setting.by, at=moment(setting.at_ms))
+
+
+class PartitionView(_View):
+    """A queue of the site's own scheduler. 0: no limit."""
+
+    name: str = Field(description="Its name.", examples=["normal"])
+    is_default: bool = Field(description="Whether jobs that name none go there.")
+    up: bool = Field(description="Whether it takes jobs.")
+    nodes: int = Field(description="How many nodes it has.", examples=[64])
+    most_time_s: int = Field(description="The longest time limit of a job in seconds.", examples=[86_400])
+    most_nodes: int = Field(description="The largest number of nodes of a job.", examples=[16])
+
+
+class ReservationView(_View):
+    """Nodes that a site keeps for someone in [start, end)."""
+
+    name: str = Field(description="Its name.", examples=["maintenance"])
+    start: datetime = Field(description="From then on.")
+    end: datetime = Field(description="Up to then.")
+    nodes: tuple[str, ...] = Field(description="The nodes, by the site's names.")
+    flags: tuple[str, ...] = Field(description="The scheduler's own words; MAINT: nobody may use them.")
+
+
+class SiteDetailView(SiteView):
+    """One site as it is now, what was said of it, and what its scheduler offers."""
+
+    fleet_mode: Mode = Field(description="The mode that the fleet file gives; it holds until an operator says another.")
+    setting: SettingView | None = Field(description="What an operator said last; null: the fleet file holds.")
+    differences: int | None = Field(description="Things that the fleet file and the engine say differently, if known.")
+    partitions: tuple[PartitionView, ...] = Field(description="The queues of the site's own scheduler.")
+    reservations: tuple[ReservationView, ...] = Field(description="Its reservations, of now and to come.")
+
+
+class SiteNodeView(_View):
+    """One node of a site. What it has is null until the site has shown it to this process."""
+
+    node: str = Field(description="By the name that the site gives it.", examples=["gpu017"])
+    pool: str = Field(description="The pool that it is of.", examples=["paris-h100"])
+    number: int = Field(description="Its place in the pool, from 0; it never changes.", examples=[16])
+    state: NodeState = Field(description="Whether it takes jobs.")
+    why: str = Field(description="Why it takes none, in the words of the site's people; empty when it does.")
+    gpu_model: str | None = Field(None, description="Its GPU model, as the site says it.", examples=["h100"])
+    gpus: int | None = Field(None, description="Its GPUs.", examples=[8])
+    cpu_cores: int | None = Field(None, description="Its cores.", examples=[128])
+    memory_mib: int | None = Field(None, description="Its memory in MiB.", examples=[2_000_000])
+
+    @classmethod
+    def of(cls, node: SiteNode, **has: Any) -> Self:
+        """The view of a stored node; `has` is what it has, where that is known."""
+        return cls(node=node.node, pool=node.pool, number=node.number, state=node.state, why=node.why, **has)
+
+
+class SiteNodesView(_View):
+    """The nodes that a site has ever shown."""
+
+    nodes: tuple[SiteNodeView, ...] = Field(description="By pool and number; empty where Watteau alone is at work.")
+
+
+class DifferenceView(_View):
+    """One thing that the fleet file and the site's engine say differently."""
+
+    where: str = Field(description="The pool, node or partition.", examples=["pool paris-h100"])
+    what: str = Field(description="What differs there.", examples=["nodes"])
+    fleet: str = Field(description="What the fleet file says.", examples=["64"])
+    engine: str = Field(description="What the engine says.", examples=["63"])
+    remedy: str = Field(description="What would make them agree.")
+
+    @classmethod
+    def of(cls, found: Difference) -> Self:
+        """The view of a difference."""
+        return cls(where=found.where, what=found.what, fleet=found.fleet, engine=found.engine, remedy=found.remedy)
+
+
+class DifferencesView(_View):
+    """What a fleet file and a site's engine say differently."""
+
+    differences: tuple[DifferenceView, ...] = Field(description="The largest things first; empty: they agree.")
+
+
+class HeldView(_View):
+    """What a job has of one node."""
+
+    node: str = Field(description="By the name that the site gives it.", examples=["gpu017"])
+    gpus: int = Field(description="GPUs of it.", examples=[8])
+    cpus: int = Field(description="Cores of it.", examples=[64])
+    memory_mib: int = Field(description="Memory of it in MiB.", examples=[512_000])
+
+
+class SiteJobView(_View):
+    """A job that somebody gave to a site's own scheduler, as it was last seen there."""
+
+    site: str = Field(description="The site.", examples=["paris"])
+    engine_id: str = Field(description="The scheduler's own number of it.", examples=["1234", "1234_7"])
+    name: str = Field(description="The name that its owner gave it.", examples=["train"])
+    user: str = Field(description="Whose it is, by the site's names.", examples=["zoe"])
+    account: str = Field(description="The scheduler's account.", examples=["atelier"])
+    tenant: str = Field(description="Who it counts for, by the fleet file's table of accounts.", examples=["alpha"])
+    partition: str = Field(description="The scheduler's queue.", examples=["normal"])
+    state: JobState = Field(description="Where it stands, in Watteau's words.")
+    reason: str = Field(description="While it waits: the scheduler's own word.", examples=["Priority"])
+    tasks: int = Field(description="Of an array's waiting tasks that are listed as one: how many; else 1.")
+    workers: int = Field(description="Nodes.", examples=[2])
+    gpus: int = Field(description="GPUs on all nodes together.", examples=[16])
+    cpus: int = Field(description="Cores on all nodes together.", examples=[128])
+    memory_mib: int = Field(description="Memory on all nodes together, in MiB.")
+    time_limit_s: int = Field(description="Seconds after which it is stopped; 0: no limit.", examples=[3600])
+    priority: int = Field(description="The scheduler's own priority.")
+    submitted_at: datetime = Field(description="When it was submitted there.")
+    eligible_at: datetime | None = Field(description="When it might have started, had there been room.")
+    started_at: datetime | None = Field(description="When it began to run; null: it has not.")
+    ended_at: datetime | None = Field(description="When it ended; null: it has not.")
+    exit_code: int | None = Field(description="Its exit status, if it had one.", examples=[0])
+    signal: int | None = Field(description="The signal that ended it, if one did.", examples=[9])
+    cause: str = Field(description="One sentence when it did not simply complete.")
+    restarts: int = Field(description="How often the scheduler started it anew.")
+    held: tuple[HeldView, ...] = Field(description="What it has or had of each node; empty while it waits.")
+
+    @classmethod
+    def of(cls, job: SiteJob) -> Self:
+        """The view of a job as it was seen."""
+        times = ("submitted", "eligible", "started", "ended")
+        same = cls.model_fields.keys() - {"held", *(f"{each}_at" for each in times)}
+        return cls(
+            **{name: getattr(job, name) for name in same},
+            **{f"{each}_at": moment_or_none(getattr(job, f"{each}_ms")) for each in times},
+            held=tuple(
+                HeldView(node=each.node, gpus=each.gpus, cpus=each.cpus, memory_mib=each.memory_mib)
+                for each in job.held
+            ),
+        )
+
+
+class SiteJobsView(_View):
+    """Some jobs that people gave to a site's own scheduler, newest first."""
+
+    jobs: tuple[SiteJobView, ...] = Field(description="The jobs of this page.")
+    next_cursor: str | None = Field(description="Give it as `cursor` for the next page; null: this was the last.")
 
 
 class TenantView(_View):
@@ -663,6 +830,38 @@ class BulkBody(_Body):
     jobs: tuple[Request, ...] = Field(
         min_length=1, max_length=MOST_BULK_JOBS, description="In the order in which they are answered."
     )
+
+
+class SiteBody(_Body):
+    """What holds at a site from now on, above the fleet file; all of it is said anew each time."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        json_schema_extra={"examples": [{"mode": "drive", "fenced": True, "why": "the hall is under water"}]},
+    )
+
+    mode: Mode = Field(
+        description="observe: look only; shadow: decide, too, and show it; drive: start and stop jobs.",
+    )
+    fenced: bool = Field(
+        description="True: the site is gone. Its attempts count as lost and their jobs start elsewhere, whatever it "
+        "would say."
+    )
+    why: str = Field(
+        "",
+        validate_default=True,
+        max_length=500,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
+        description="Always wanted: it is kept in the audit log, and shown to whoever asks why nothing starts there.",
+    )
+
+    @field_validator("why")
+    @classmethod
+    def _says_something(cls, why: str) -> str:
+        if not why.strip():
+            raise ValueError("say why: it is kept in the audit log, and shown to whoever asks why nothing starts there")
+        return why.strip()
 
 
 class LoginBody(_Body):

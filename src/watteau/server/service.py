@@ -12,7 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from watteau.domain.fleet import Fleet
+from watteau.domain.fleet import Fleet, Site
 from watteau.domain.people import User
 from watteau.domain.records import JobRecord
 from watteau.domain.requests import JobId
@@ -74,6 +74,13 @@ class UserAccess(Access):
     user: User
 
 
+@dataclass(frozen=True, slots=True)
+class SiteAccess(Access):
+    """... on a site of the fleet."""
+
+    site: Site
+
+
 def services_of(request: Request) -> Services:
     """The parts of the app that a request came to."""
     services = request.app.state.services
@@ -105,8 +112,10 @@ async def guard(request: Request, token: Token) -> Access:
     if not caller.in_scope(operation):
         scope = RULES[operation].scope
         raise Refusal(403, "out_of_scope", f"This token may not be used for it: it lacks the scope `{scope}`.")
-    if RULES[operation].about is About.PART and not caller.reaches_somewhere(operation):
-        raise Refusal(403, "forbidden", f"None of your roles allows you to {RULES[operation].what}.")
+    rule = RULES[operation]
+    if rule.about in (About.PART, About.SITE) and not caller.reaches_somewhere(operation):
+        where = "; it concerns every tenant, and takes a role on the whole tree" if rule.of_all else ""
+        raise Refusal(403, "forbidden", f"None of your roles allows you to {rule.what}{where}.")
     if unknown := request.query_params.keys() - services.queries[operation]:
         # A misspelt condition would list everything, and be believed.
         raise invalid(at(f"#query/{name}"[:256], "there is no such parameter") for name in sorted(unknown))
@@ -155,12 +164,25 @@ def guard_user(
     return UserAccess(access.services, access.operation, access.caller, user)
 
 
+def guard_site(
+    access: Annotated[Access, Depends(guard)],
+    site: Annotated[str, Path(description="A site of the fleet.", examples=["paris"], max_length=128)],
+) -> SiteAccess:
+    """The same for the site that the path names. Raises Refusal (404: the fleet has none of this id)."""
+    sites = access.services.fleet.sites
+    found = next((each for each in sites if each.id == site), None)
+    if found is None:
+        raise not_found(f"site {site!r}; there are: {', '.join(each.id for each in sites)}")
+    return SiteAccess(access.services, access.operation, access.caller, found)
+
+
 #: The guard that a route must have, by what its operation is about.
 GUARDS: dict[About, Callable[..., Access | Awaitable[Access]]] = {
     About.SELF: guard,
     About.PART: guard,
     About.JOB: guard_job,
     About.USER: guard_user,
+    About.SITE: guard_site,
 }
 
 

@@ -26,6 +26,7 @@ from watteau.domain.errors import InvariantBroken
 from watteau.domain.fleet import Fleet, Outage, Pool, Pue
 from watteau.domain.jobs import Shape, Workload
 from watteau.domain.policy import POLICIES, Policy
+from watteau.domain.records import PastUse
 from watteau.domain.requests import JobState
 from watteau.domain.units import (
     GPU_MILLI,
@@ -49,7 +50,6 @@ from watteau.simulation.clock import (
     push_end,
     running_on,
 )
-from watteau.store.answers import PastUse
 
 #: Called now and then with (jobs that have arrived, jobs in all).
 Progress = Callable[[int, int], None]

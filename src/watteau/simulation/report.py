@@ -1,27 +1,18 @@
 """The report of a run: one self-contained HTML page whose every title states what the figures say."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from numpy.typing import NDArray
-from plotly.offline import get_plotlyjs
 
-from watteau.domain.errors import Fault, InputError
 from watteau.domain.units import DAY_S, HOUR_S, WEEK_S, Int64Array, from_epoch_s
-
-#: JSON that goes into the page: figures for Plotly. Colours are names of CSS variables, resolved by the page.
-Json = dict[str, Any]
+from watteau.simulation.page import NONE, Chart, Json, Table, cut, log_s, span_words, stamp, write_page
 
 _WEEK_H = WEEK_S // HOUR_S
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-#: Where there is no figure.
-_NONE = "\N{EN DASH}"
 #: At most this many rows in a table of the page; longer series are summed by day, then by month.
 _TABLE_ROWS = 62
 _SITE_COLOURS = 6
@@ -161,11 +152,10 @@ def write_report(path: Path, content: ReportContent) -> None:
     """Write the page. It loads nothing from anywhere (its own content policy forbids it) and works from a file."""
     charts = [chart for chart in (_match(content), _heat(content), _use(content), *_waits(content)) if chart]
     charts += [_reasons(content)]
-    environment = Environment(
-        loader=PackageLoader("watteau.simulation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    figures = {chart.key: chart.figure for chart in charts if chart.figure}
-    page = environment.get_template("report.html").render(
+    write_page(
+        path,
+        "report.html",
+        {chart.key: chart.figure for chart in charts if chart.figure},
         content=content,
         lede=_lede(content),
         headline=_headline(content),
@@ -175,15 +165,8 @@ def write_report(path: Path, content: ReportContent) -> None:
         flags=_flags(content),
         provenance=_provenance(content),
         period=_period(content),
-        figures=_script_json(figures),
-        plotly=Markup(get_plotlyjs()),
-        css=Markup(environment.get_template("report.css").render()),
         site_colours=_SITE_COLOURS,
     )
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise InputError(str(path), [Fault(0, "", error.strerror or "cannot be written", "a writable path")]) from error
 
 
 # --- what the page says in words -------------------------------------------------------------------------------------
@@ -212,17 +195,6 @@ def _three(figure: float) -> str:
     """At least three digits, without more decimals than they need."""
     digits = 0 if abs(figure) >= 100 else 1 if abs(figure) >= 10 else 2
     return f"{figure:,.{digits}f}"
-
-
-def _span(seconds: float) -> str:
-    """A duration in the largest unit that reads well."""
-    if seconds < 1:
-        return "0 s"
-    for size, unit, most in ((1, "s", 59.4), (60, "min", 59.4), (3_600, "h", 48)):
-        if seconds / size <= most:
-            value = seconds / size
-            return f"{value:.1f} {unit}" if value < 10 and size > 1 and value % 1 >= 0.05 else f"{value:.0f} {unit}"
-    return f"{seconds / DAY_S:,.1f} days"
 
 
 def _count(number: int, noun: str) -> str:
@@ -279,19 +251,19 @@ def _headline(content: ReportContent) -> list[tuple[str, str, str]]:
     load, supply, matched = (int(a.sum()) for a in (content.load_wh, content.supply_wh, content.matched_wh))
     busy, there = int(content.busy_gpu_milli_s.sum()), int(content.open_gpu_milli_s.sum())
     started = "all of them started" if content.jobs_started == content.jobs else f"{content.jobs_started:,} started"
-    wait = _NONE if content.wait_p50_s is None else _span(content.wait_p50_s)
-    tail = "no job started" if content.wait_p99_s is None else f"99 % started within {_span(content.wait_p99_s)}"
+    wait = NONE if content.wait_p50_s is None else span_words(content.wait_p50_s)
+    tail = "no job started" if content.wait_p99_s is None else f"99 % started within {span_words(content.wait_p99_s)}"
     if content.recorded_wait_p50_s is not None:
-        tail += f"; the recorded median is {_span(content.recorded_wait_p50_s)}"
+        tail += f"; the recorded median is {span_words(content.recorded_wait_p50_s)}"
     return [
-        (_share(matched, load) if load else _NONE, "matched hour by hour", "renewable supply in the hour of the load"),
+        (_share(matched, load) if load else NONE, "matched hour by hour", "renewable supply in the hour of the load"),
         (
-            (_share(supply, load) if supply <= load else f"{supply * 100 / load:.0f} %") if load else _NONE,
+            (_share(supply, load) if supply <= load else f"{supply * 100 / load:.0f} %") if load else NONE,
             "by yearly volume" if content.hours >= 8_760 else "by volume",
             "supply over load, whatever the hour",
         ),
         (_energy(load), "drawn by the sites", "at the meter, cooling included"),
-        (_share(busy, there) if there else _NONE, "of GPU time in use", f"{_three(busy / 3_600_000)} GPU hours"),
+        (_share(busy, there) if there else NONE, "of GPU time in use", f"{_three(busy / 3_600_000)} GPU hours"),
         (f"{content.jobs:,}", "jobs" if content.jobs != 1 else "job", started if content.jobs else "nothing was asked"),
         (wait, "median wait", tail),
     ]
@@ -328,34 +300,8 @@ def _provenance(content: ReportContent) -> list[tuple[str, str]]:
 # --- the charts ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table of the page: head and rows of text; the first column names the row."""
-
-    head: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    caption: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Chart:
-    """A chart with its words: the finding, how to read it, and the same in a table. No figure: nothing to draw."""
-
-    key: str
-    title: str
-    reading: str
-    summary: str
-    figure: Json | None
-    table: _Table | None
-    wide: bool = True
-
-
-def _stamp(epoch_s: int) -> str:
-    return f"{from_epoch_s(epoch_s):%Y-%m-%d %H:%M}"
-
-
 def _hours_axis(content: ReportContent) -> Json:
-    return {"x0": _stamp(content.first_hour_s), "dx": HOUR_S * 1_000}
+    return {"x0": stamp(content.first_hour_s), "dx": HOUR_S * 1_000}
 
 
 def _drawn(wh: Int64Array) -> list[float]:
@@ -364,7 +310,7 @@ def _drawn(wh: Int64Array) -> list[float]:
     return [round(float(v), digits) for v in (*wh / 1e6, *wh[-1:] / 1e6)]
 
 
-def _match(content: ReportContent) -> _Chart:
+def _match(content: ReportContent) -> Chart:
     first = _typical_week(content)
     last = min(first + _WEEK_H, content.hours)
     traces: list[Json] = []
@@ -373,7 +319,7 @@ def _match(content: ReportContent) -> _Chart:
             {
                 "type": "scatter",
                 "mode": "lines",
-                "name": _cut(name),
+                "name": cut(name),
                 "stackgroup": "load",
                 "line": {"shape": "hv", "width": 0},
                 "fillcolor": _site_colour(index),
@@ -395,11 +341,11 @@ def _match(content: ReportContent) -> _Chart:
     )
     whole = content.hours <= _WEEK_H
     begin_s = content.first_hour_s
-    shown = [_stamp(begin_s + first * HOUR_S), _stamp(begin_s + last * HOUR_S)]
+    shown = [stamp(begin_s + first * HOUR_S), stamp(begin_s + last * HOUR_S)]
     axis: Json = {"type": "date", "range": shown}
     if not whole:
         axis["rangeslider"] = {
-            "range": [_stamp(begin_s), _stamp(begin_s + content.hours * HOUR_S)],
+            "range": [stamp(begin_s), stamp(begin_s + content.hours * HOUR_S)],
             "thickness": 0.12,
         }
     reading = "Coloured areas: what each site drew. Line: what the renewable contracts delivered. "
@@ -417,7 +363,7 @@ def _match(content: ReportContent) -> _Chart:
         "hovermode": "x unified",
     }
     figure: Json = {"data": traces, "layout": layout, "height": 430 if whole else 500}
-    return _Chart(
+    return Chart(
         "match", _match_title(content), reading, summary, figure if content.hours else None, _hour_table(content)
     )
 
@@ -441,7 +387,7 @@ def _typical_week(content: ReportContent) -> int:
     return min(empty_last or starts, key=distance)
 
 
-def _hour_table(content: ReportContent) -> _Table:
+def _hour_table(content: ReportContent) -> Table:
     """Load, supply and match by hour, day or month, whichever fits."""
     hour_s = content.first_hour_s + HOUR_S * np.arange(content.hours, dtype=np.int64)
     moments = hour_s.astype("datetime64[s]")
@@ -458,16 +404,16 @@ def _hour_table(content: ReportContent) -> _Table:
     rows = [
         (
             str(key).replace("T", " ") + (":00" if unit == "h" else ""),
-            *(_energy(load), _energy(supply), _energy(matched), _share(matched, load) if load else _NONE),
+            *(_energy(load), _energy(supply), _energy(matched), _share(matched, load) if load else NONE),
         )
         for key, load, supply, matched in zip(keys, *sums, strict=True)
     ]
-    return _Table(
+    return Table(
         (caption.capitalize() + " (UTC)", "Load", "Supply", "Matched", "Share"), rows, f"The match by {caption}"
     )
 
 
-def _heat(content: ReportContent) -> _Chart:
+def _heat(content: ReportContent) -> Chart:
     days, share = _day_by_hour(content)
     hour_of_day = (content.first_hour_s // HOUR_S + np.arange(content.hours)) % 24
     load, matched = np.zeros(24, dtype=np.int64), np.zeros(24, dtype=np.int64)
@@ -475,7 +421,7 @@ def _heat(content: ReportContent) -> _Chart:
     np.add.at(matched, hour_of_day, content.matched_wh)
     known = np.flatnonzero(load > 0)
     by_hour = np.divide(matched, load, out=np.zeros(24), where=load > 0)
-    said = [_share(int(part), int(whole)) if whole else _NONE for part, whole in zip(matched, load, strict=True)]
+    said = [_share(int(part), int(whole)) if whole else NONE for part, whole in zip(matched, load, strict=True)]
     title = "No hour had any load to match"
     summary = title + "."
     if len(known):
@@ -518,9 +464,9 @@ def _heat(content: ReportContent) -> _Chart:
         "height": 420,
     }
     rows = [(f"{hour:02d}:00", _energy(int(load[hour])), _energy(int(matched[hour])), said[hour]) for hour in known]
-    table = _Table(("Hour of day (UTC)", "Load", "Matched", "Share"), rows, "The match by hour of the day")
+    table = Table(("Hour of day (UTC)", "Load", "Matched", "Share"), rows, "The match by hour of the day")
     reading = "Each column is a day, each row an hour of it. Bright: fully renewable. Dark: nothing matched."
-    return _Chart("heat", title, reading, summary, figure if len(known) and len(days) > 1 else None, table)
+    return Chart("heat", title, reading, summary, figure if len(known) and len(days) > 1 else None, table)
 
 
 def _day_by_hour(content: ReportContent) -> tuple[list[str], list[list[float | None]]]:
@@ -538,7 +484,7 @@ def _day_by_hour(content: ReportContent) -> tuple[list[str], list[list[float | N
     return days, [[None if np.isnan(v) else float(int(v)) for v in row] for row in grid]
 
 
-def _use(content: ReportContent) -> _Chart:
+def _use(content: ReportContent) -> Chart:
     daily = content.hours > 31 * 24
     names, busy, there = content.site_names, content.busy_gpu_milli_s, content.open_gpu_milli_s
     lead = content.first_hour_s // HOUR_S % 24 if daily else 0
@@ -550,8 +496,8 @@ def _use(content: ReportContent) -> _Chart:
         {
             "type": "scatter",
             "mode": "lines" if share.shape[1] > 1 else "markers",
-            "name": _cut(name),
-            "x0": _stamp(origin_s),
+            "name": cut(name),
+            "x0": stamp(origin_s),
             "dx": step * HOUR_S * 1_000,
             "y": [None if np.isnan(v) else round(float(v), 1) for v in share[index]],
             "line": {"color": _site_colour(index, line=True), "width": 2, "shape": "linear" if daily else "hv"},
@@ -563,7 +509,7 @@ def _use(content: ReportContent) -> _Chart:
     open_sites = [(name, b / t, _share(b, t)) for name, b, t in totals if t]
     reading = f"Share of the open GPUs that jobs held, by {'day' if daily else 'hour'}."
     if not open_sites:
-        return _Chart("use", "No GPU was open in this run", reading, "No GPU was open.", None, None)
+        return Chart("use", "No GPU was open in this run", reading, "No GPU was open.", None, None)
     low, high = min(open_sites, key=lambda s: s[1]), max(open_sites, key=lambda s: s[1])
     if not busy.any():
         title = "No GPU was used"
@@ -582,10 +528,10 @@ def _use(content: ReportContent) -> _Chart:
         },
         "height": 380,
     }
-    rows = [(name, _three(b / 3_600_000), _three(t / 3_600_000), _share(b, t) if t else _NONE) for name, b, t in totals]
-    table = _Table(("Site", "GPU hours in use", "GPU hours open", "Share"), rows, "Use of the GPUs by site")
+    rows = [(name, _three(b / 3_600_000), _three(t / 3_600_000), _share(b, t) if t else NONE) for name, b, t in totals]
+    table = Table(("Site", "GPU hours in use", "GPU hours open", "Share"), rows, "Use of the GPUs by site")
     summary = "Over the whole run: " + ", ".join(f"{name} {text}" for name, _, text in open_sites) + "."
-    return _Chart("use", title, reading, summary, figure, table)
+    return Chart("use", title, reading, summary, figure, table)
 
 
 def _summed(series: Int64Array, lead: int, step: int) -> Int64Array:
@@ -598,7 +544,7 @@ def _summed(series: Int64Array, lead: int, step: int) -> Int64Array:
     return result
 
 
-def _waits(content: ReportContent) -> list[_Chart]:
+def _waits(content: ReportContent) -> list[Chart]:
     by_size = _wait_chart("size", "job size", content.waits_by_size)
     by_tenant = _wait_chart("tenant", "tenant", content.waits_by_tenant)
     return [by_size, by_tenant]
@@ -608,10 +554,10 @@ def _waits(content: ReportContent) -> list[_Chart]:
 _MOST_ROWS = 14
 
 
-def _wait_chart(key: str, by: str, rows: tuple[WaitRow, ...]) -> _Chart:
+def _wait_chart(key: str, by: str, rows: tuple[WaitRow, ...]) -> Chart:
     reading = f"Wait from submission to start by {by}: half the jobs, 90 % and 99 % of them. Logarithmic scale."
     if not rows:
-        return _Chart(f"wait-{key}", f"No waits by {by}: no job started", reading, "No job started.", None, None, False)
+        return Chart(f"wait-{key}", f"No waits by {by}: no job started", reading, "No job started.", None, None, False)
     drawn = rows if len(rows) <= _MOST_ROWS else tuple(sorted(rows, key=lambda row: -row.jobs)[:_MOST_ROWS])
     if len(drawn) < len(rows):
         reading += f" The {_MOST_ROWS} with the most jobs of {len(rows)}."
@@ -619,18 +565,18 @@ def _wait_chart(key: str, by: str, rows: tuple[WaitRow, ...]) -> _Chart:
     if worst.p90_s < 1:
         title = "Nine in ten jobs of every " + ("size" if key == "size" else by) + " started at once"
     elif len(rows) == 1:
-        title = f"{worst.label}: nine in ten jobs started within {_span(worst.p90_s)}"
-    elif _span(worst.p90_s) == _span(best.p90_s):
-        title = f"Whatever the {by}, nine in ten jobs started within {_span(worst.p90_s)}"
+        title = f"{worst.label}: nine in ten jobs started within {span_words(worst.p90_s)}"
+    elif span_words(worst.p90_s) == span_words(best.p90_s):
+        title = f"Whatever the {by}, nine in ten jobs started within {span_words(worst.p90_s)}"
     else:
-        title = f"Longest queue: {worst.label}, where nine in ten started within {_span(worst.p90_s)}"
-    labels = [_cut(row.label) for row in drawn]
+        title = f"Longest queue: {worst.label}, where nine in ten started within {span_words(worst.p90_s)}"
+    labels = [cut(row.label) for row in drawn]
     order = list(range(len(drawn)))
     data: list[Json] = [
         {
             "type": "scatter",
             "mode": "lines",
-            "x": [v for row in drawn for v in (_log(row.p50_s), _log(row.p99_s), None)],
+            "x": [v for row in drawn for v in (log_s(row.p50_s), log_s(row.p99_s), None)],
             "y": [v for at in order for v in (at, at, None)],
             "line": {"color": "--rail", "width": 6},
             "hoverinfo": "skip",
@@ -647,10 +593,10 @@ def _wait_chart(key: str, by: str, rows: tuple[WaitRow, ...]) -> _Chart:
                 "type": "scatter",
                 "mode": "markers",
                 "name": name,
-                "x": [_log(getattr(row, field)) for row in drawn],
+                "x": [log_s(getattr(row, field)) for row in drawn],
                 "y": order,
                 "marker": {"color": colour, "size": 13, "symbol": symbol, "line": {"color": "--paper", "width": 1.5}},
-                "customdata": [[_span(getattr(row, field)), f"{row.jobs:,}"] for row in drawn],
+                "customdata": [[span_words(getattr(row, field)), f"{row.jobs:,}"] for row in drawn],
                 "hovertemplate": f"{name} started within %{{customdata[0]}} (%{{customdata[1]}} jobs)<extra></extra>",
             }
         )
@@ -664,12 +610,12 @@ def _wait_chart(key: str, by: str, rows: tuple[WaitRow, ...]) -> _Chart:
         (86_400, "1 d"),
     ]
     ticks += [(WEEK_S, "1 wk"), (30 * DAY_S, "30 d"), (365 * DAY_S, "1 yr")]
-    top = max(max(_log(row.p99_s) for row in drawn), _log(60))
+    top = max(max(log_s(row.p99_s) for row in drawn), log_s(60))
     figure: Json = {
         "data": data,
         "layout": {
             "xaxis": {
-                "tickvals": [_log(at) for at, _ in ticks],
+                "tickvals": [log_s(at) for at, _ in ticks],
                 "ticktext": [text for _, text in ticks],
                 "range": [-0.2, top + 0.3],
                 "fixedrange": True,
@@ -685,28 +631,21 @@ def _wait_chart(key: str, by: str, rows: tuple[WaitRow, ...]) -> _Chart:
         },
         "height": 140 + 44 * len(drawn),
     }
-    cells = [(row.label, f"{row.jobs:,}", _span(row.p50_s), _span(row.p90_s), _span(row.p99_s)) for row in rows]
-    table = _Table((by.capitalize(), "Jobs", "Half within", "90 % within", "99 % within"), cells, f"Waits by {by}")
-    summary = f"The longest 90 % wait is {_span(worst.p90_s)} ({worst.label})"
-    summary += f", the shortest {_span(best.p90_s)} ({best.label})." if len(rows) > 1 else "."
-    return _Chart(f"wait-{key}", title, reading, summary, figure, table, False)
+    cells = [
+        (row.label, f"{row.jobs:,}", span_words(row.p50_s), span_words(row.p90_s), span_words(row.p99_s))
+        for row in rows
+    ]
+    table = Table((by.capitalize(), "Jobs", "Half within", "90 % within", "99 % within"), cells, f"Waits by {by}")
+    summary = f"The longest 90 % wait is {span_words(worst.p90_s)} ({worst.label})"
+    summary += f", the shortest {span_words(best.p90_s)} ({best.label})." if len(rows) > 1 else "."
+    return Chart(f"wait-{key}", title, reading, summary, figure, table, False)
 
 
-def _log(seconds: float) -> float:
-    return round(float(np.log10(max(seconds, 1.0))), 4)
-
-
-def _cut(label: str, most: int = 24) -> str:
-    """A label short enough for an axis, with Plotly's own markup disarmed."""
-    short = label if len(label) <= most else label[: most - 1].rstrip() + "…"
-    return short.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") or " "
-
-
-def _reasons(content: ReportContent) -> _Chart:
+def _reasons(content: ReportContent) -> Chart:
     rows = sorted((row for row in content.reasons if row.waited_s > 0), key=lambda row: -row.waited_s)
     reading = "Share of the jobs' waiting time by the reason that was shown for it."
     if not rows:
-        return _Chart("reasons", "No waiting time was recorded", reading, "There is no reason to show.", None, None)
+        return Chart("reasons", "No waiting time was recorded", reading, "There is no reason to show.", None, None)
     total = sum(row.waited_s for row in rows)
     title = f"{_share(rows[0].waited_s, total)} of all waiting had one reason: {rows[0].label[:80]}"
     figure: Json = {
@@ -727,7 +666,7 @@ def _reasons(content: ReportContent) -> _Chart:
             "xaxis": {"range": [0, min(112, rows[0].waited_s * 118 / total)], "ticksuffix": " %", "fixedrange": True},
             "yaxis": {
                 "tickvals": list(range(len(rows))),
-                "ticktext": [_cut(row.label, 44) for row in rows],
+                "ticktext": [cut(row.label, 44) for row in rows],
                 "range": [len(rows) - 0.5, -0.5],
                 "automargin": True,
                 "showgrid": False,
@@ -738,14 +677,14 @@ def _reasons(content: ReportContent) -> _Chart:
         "height": 90 + 40 * len(rows),
     }
     cells = [(row.label, f"{row.waited_s / 3_600:,.1f} h", _share(row.waited_s, total)) for row in rows]
-    table = _Table(("Reason", "Waiting time", "Share"), cells, "Waiting time by reason")
+    table = Table(("Reason", "Waiting time", "Share"), cells, "Waiting time by reason")
     summary = (
         "Of all waiting time: " + "; ".join(f"{row.label} {_share(row.waited_s, total)}" for row in rows[:4]) + "."
     )
-    return _Chart("reasons", title, reading, summary, figure, table)
+    return Chart("reasons", title, reading, summary, figure, table)
 
 
-def _site_table(content: ReportContent) -> _Table | None:
+def _site_table(content: ReportContent) -> Table | None:
     head = (
         "Site",
         "Jobs",
@@ -761,33 +700,27 @@ def _site_table(content: ReportContent) -> _Table | None:
     rows = []
     for row in content.sites:
         it, meter = row.job_wh + row.idle_wh, row.job_wh + row.idle_wh + row.overhead_wh
-        use = f"{row.gpu_hours * 100 / row.open_gpu_hours:.0f} %" if row.open_gpu_hours else _NONE
+        use = f"{row.gpu_hours * 100 / row.open_gpu_hours:.0f} %" if row.open_gpu_hours else NONE
         rows.append(
             (
                 *(row.label, f"{row.jobs:,}", f"{row.gpu_hours:,.0f}", use, _energy(row.job_wh), _energy(row.idle_wh)),
-                *(_energy(row.overhead_wh), _energy(meter), f"{meter / it:.2f}" if it else _NONE),
-                _share(row.matched_wh, meter) if meter else _NONE,
+                *(_energy(row.overhead_wh), _energy(meter), f"{meter / it:.2f}" if it else NONE),
+                _share(row.matched_wh, meter) if meter else NONE,
             )
         )
-    return _Table(head, rows, "The sites") if rows else None
+    return Table(head, rows, "The sites") if rows else None
 
 
-def _tenant_table(content: ReportContent) -> _Table | None:
+def _tenant_table(content: ReportContent) -> Table | None:
     waits = {row.label: row for row in content.waits_by_tenant}
     rows = []
     for row in sorted(content.tenants, key=lambda row: -row.gpu_hours):
         wait = waits.get(row.label)
-        half, tail = (_span(wait.p50_s), _span(wait.p99_s)) if wait else (_NONE, _NONE)
+        half, tail = (span_words(wait.p50_s), span_words(wait.p99_s)) if wait else (NONE, NONE)
         rows.append((row.label, f"{row.jobs:,}", f"{row.gpu_hours:,.0f}", _energy(row.energy_wh), half, tail))
     head = ("Tenant", "Jobs", "GPU hours", "Jobs' energy", "Median wait", "99 % within")
-    return _Table(head, rows, "The tenants") if rows else None
+    return Table(head, rows, "The tenants") if rows else None
 
 
 def _site_colour(index: int, line: bool = False) -> str:
     return f"--{'line' if line else 'site'}-{index % _SITE_COLOURS + 1}"
-
-
-def _script_json(figures: Json) -> Markup:
-    """JSON that cannot end the script element it stands in."""
-    text = json.dumps(figures, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))

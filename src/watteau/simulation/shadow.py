@@ -12,9 +12,9 @@ import numpy as np
 
 from watteau.domain.fleet import Fleet
 from watteau.domain.policy import Policy
+from watteau.domain.records import PastUse
 from watteau.domain.sites import ShadowDecision, SiteJob, SiteNode
 from watteau.domain.units import (
-    DAY_S,
     HOUR_S,
     Float64Array,
     Int64Array,
@@ -22,12 +22,12 @@ from watteau.domain.units import (
     from_epoch_s,
 )
 from watteau.energy.supply import CapacityFactors
+from watteau.simulation.page import span_words
 from watteau.simulation.replay import replay
 from watteau.simulation.results import outlook_of
 from watteau.simulation.shadow_figures import Books, Figure, Sample, books_of, figures_of, sample_of
 from watteau.simulation.shadow_live import Agreement, agreement_of
 from watteau.simulation.shadow_load import OwnRun, Window, aligned, as_seen, before, load_of
-from watteau.store.answers import PastUse
 
 #: Room after the window for which hourly PUE is looked up; beyond it the last hour's holds.
 _TAIL_HOURS = 60 * 24
@@ -44,8 +44,8 @@ class Series:
     slurm_wait_s: Int64Array  # [job], in the jobs' order
     watteau_wait_s: Int64Array  # [job]
     first_hour_s: int
-    slurm_renewable: Float64Array  # [hour] share, NaN: nothing was drawn
-    watteau_renewable: Float64Array  # [hour]
+    load_wh: Int64Array  # [2, hour], the site's and Watteau's; no hour where energy was not compared
+    matched_wh: Int64Array  # [2, hour]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +139,13 @@ def compare(
 
 def _series(sample: Sample, books: Books) -> Series:
     there = np.maximum(sample.there_milli_s, 1)
-    renewable = [np.zeros(0), np.zeros(0)]
+    load = matched = np.zeros((2, 0), dtype=np.int64)
     first_hour_s = 0
     if books.sides is not None:
         first_hour_s = books.sides[0].first_hour_s
-        renewable = [
-            np.divide(side.matched_wh, side.load_wh, out=np.full(side.hours, np.nan), where=side.load_wh > 0)
-            for side in books.sides
-        ]
+        load, matched = (
+            np.stack(both) for both in zip(*((its.load_wh, its.matched_wh) for its in books.sides), strict=True)
+        )
     return Series(
         first_s=sample.window.since_s,
         step_s=sample.step_s,
@@ -155,8 +154,8 @@ def _series(sample: Sample, books: Books) -> Series:
         slurm_wait_s=sample.wait_s[0],
         watteau_wait_s=sample.wait_s[1],
         first_hour_s=first_hour_s,
-        slurm_renewable=renewable[0],
-        watteau_renewable=renewable[1],
+        load_wh=load,
+        matched_wh=matched,
     )
 
 
@@ -165,7 +164,7 @@ def _verdict(name: str, figures: Sequence[Figure], jobs: int, window: Window) ->
     by_key = {figure.key: figure for figure in figures}
     days = f"{from_epoch_s(window.since_s):%Y-%m-%d %H:%M} to {from_epoch_s(window.until_s):%Y-%m-%d %H:%M} UTC"
     said = f"Had Watteau driven {name} from {days}, the {jobs:,} jobs that came "
-    said += _change(by_key["wait_mean_s"], "would have waited", "as long on average", _span)
+    said += _change(by_key["wait_mean_s"], "would have waited", "as long on average", span_words)
     said += f" Of the GPUs, {_level(by_key['utilisation'])} would have been held"
     said += f"; of the energy, {_level(by_key['renewable_share'])} would have been renewable in its hour."
     return said
@@ -176,7 +175,7 @@ def _change(figure: Figure, verb: str, equal: str, words: Callable[[float], str]
     less = f"{words(abs(value))} {'less' if value < 0 else 'more'} on average" if round(abs(value)) else equal
     if interval is None:
         return f"{verb} {less}; whether that is more than chance is not known ({figure.difference.why})."
-    bounds = " to ".join(_signed(edge, words) for edge in (interval.low, interval.high))
+    bounds = " and ".join(_signed(edge, words) for edge in (interval.low, interval.high))
     if interval.low <= 0 <= interval.high:
         return f"{verb} {less}, but the data cannot tell: with 95 % confidence it lies between {bounds}."
     return f"{verb} {less}, and the data can tell: with 95 % confidence it lies between {bounds}."
@@ -193,12 +192,3 @@ def _level(figure: Figure) -> str:
     told = figure.difference.interval
     sure = "" if told is None else " (the data can tell)" if not told.low <= 0 <= told.high else " (not told apart)"
     return f"{100 * ours:.1f} % instead of {100 * theirs:.1f} %{sure}"
-
-
-def _span(seconds: float) -> str:
-    for size, unit, most in ((1, "s", 120), (60, "min", 120), (3_600, "h", 48)):
-        if seconds / size < most:
-            return (
-                f"{seconds / size:.0f} {unit}" if seconds / size >= 10 or size == 1 else f"{seconds / size:.1f} {unit}"
-            )
-    return f"{seconds / DAY_S:,.1f} days"

@@ -9,6 +9,7 @@ import numpy as np
 from watteau.domain.errors import Fault, InputError
 from watteau.domain.fleet import Contract, Fleet, Outage, Phase, Pool, Site
 from watteau.domain.jobs import NO_LIMIT_S, Shape, Workload
+from watteau.domain.records import PastUse
 from watteau.domain.sites import Held, NodeState, SiteJob, SiteNode
 from watteau.domain.units import (
     DAY_S,
@@ -20,7 +21,6 @@ from watteau.domain.units import (
     from_epoch_s,
     to_epoch_s,
 )
-from watteau.store.answers import PastUse
 from watteau.workload.accounting import shape_of
 from watteau.workload.columns import Numbering
 
@@ -35,9 +35,8 @@ _CANCELLED = "jobs cancelled before they started"
 _KEPT = "jobs that are held, or kept waiting by a rule of the site's own"
 _BACKWARDS = "jobs that ended before they started, by their site's clock"
 _LEFT_OUT = {_NO_POOL, _CANCELLED, _KEPT, _BACKWARDS}
-_WAITED = (
-    "jobs that waited when the window began, which queue in the replay from its start and whose waits do not count"
-)
+_RAN = "jobs that ran when the window began, which run to their real end on both sides and whose waits do not count"
+_WAITED = "jobs that waited when the window began, which queue in the replay from then on and whose waits do not count"
 _UNSTARTED = (
     "jobs that had not started when this was read, which compete in the replay with their limit as run time and count "
     "in no figure"
@@ -64,6 +63,8 @@ class OwnRun:
     started_s: int
     ended_s: int | None
     shape: Shape
+    pool: PoolId
+    tenant: TenantId
 
 
 def aligned(window: Window) -> Window:
@@ -148,7 +149,7 @@ class Row:
     arrival_s: int
     runtime_s: int
     estimate_s: int
-    shape: tuple[Shape, ...]  # of one
+    shape: Shape
     tenant: str
     priority_class: int
     background: bool  # it runs on both sides as it did, as far as there is room
@@ -178,7 +179,7 @@ def load_of(
     window: Window,
     notes: list[str],
 ) -> Load:
-    """People\'s jobs and our own runs as one workload, whose zero is the window\'s begin. Raises InputError: no job."""
+    """People's jobs and our own runs as one workload, whose zero is the window's begin. Raises InputError: no job."""
     pools = {pool.id: index for index, (_, pool) in enumerate(fleet.pools())}
     of_pool = [pool for _, pool in fleet.pools()]
     of_node = {node.node: pools[node.pool] for node in nodes if node.pool in pools}
@@ -197,10 +198,10 @@ def load_of(
         if its and its[0].background and job.started_ms is not None:
             before.append((tenant, job.gpus, job.started_ms // 1_000))
     for run in own:
-        rows += _rows_of_own(run, str(root), pools, window)
+        rows += _rows_of_own(run, str(run.tenant if run.tenant in known else root), pools, of_pool, window)
     if own:
         notes.append(f"runs of Watteau's own, which are on both sides as they were: {len(own):,}")
-    for what, count in sorted(told.items()):
+    for what, count in sorted((+told).items()):
         notes.append(f"{what}: {count:,}{', left out' if what in _LEFT_OUT else ''}")
     if not any(row.waits_count for row in rows):
         found = "no job that became eligible in the window and was started"
@@ -208,7 +209,7 @@ def load_of(
     rows.sort(key=lambda row: row.arrival_s)  # stable: those of one second stay in the order of their submission
     shapes = Numbering(_itself)
     tenants = Numbering(str)
-    shape = np.array([shapes.index(*row.shape) for row in rows], dtype=np.int32)
+    shape = np.array([shapes.index(row.shape) for row in rows], dtype=np.int32)
     tenant_of = np.array([tenants.index(row.tenant) for row in rows], dtype=np.int32)
     workload = Workload(
         source=f"jobs of {site_id}",
@@ -263,7 +264,7 @@ def _rows_of(
             arrival_s=max(arrival_s, window.since_s),
             runtime_s=end_s - start_s,
             estimate_s=limit_s,
-            shape=(_as_it_ran(job, [pools[pool] for pool, _ in held]),),
+            shape=_as_it_ran(job, [pools[pool] for pool, _ in held]),
             tenant=tenant,
             priority_class=0,
             background=False,
@@ -310,7 +311,7 @@ def _rows_of_unstarted(job: SiteJob, tenant: str, limit_s: int, window: Window, 
         arrival_s=max(arrival_s, window.since_s),
         runtime_s=limit_s,
         estimate_s=limit_s,
-        shape=(shape_of(max(1, job.workers), job.gpus, job.cpus, job.memory_mib),),
+        shape=shape_of(max(1, job.workers), job.gpus, job.cpus, job.memory_mib),
         tenant=tenant,
         priority_class=0,
         background=False,
@@ -341,7 +342,7 @@ def _background(
             arrival_s=window.since_s,
             runtime_s=end_s - window.since_s,
             estimate_s=max(1, start_s + limit_s - window.since_s),
-            shape=(_part(part, pools[pool]),),
+            shape=_part(part, pools[pool]),
             tenant=tenant,
             priority_class=_BACKGROUND_CLASS + min(part.gpus, 1_000),
             background=True,
@@ -366,7 +367,10 @@ def _part(part: Held, pool: Pool) -> Shape:
     )
 
 
-def _rows_of_own(run: OwnRun, root: str, pools: Mapping[PoolId, int], window: Window) -> list[Row]:
+def _rows_of_own(
+    run: OwnRun, tenant: str, pools: Mapping[PoolId, int], of_pool: Sequence[Pool], window: Window
+) -> list[Row]:
+    pool = pools.get(run.pool, 0)
     end_s = window.as_of_s if run.ended_s is None else run.ended_s
     start_s = max(run.started_s, window.since_s)
     if end_s <= start_s:
@@ -376,8 +380,8 @@ def _rows_of_own(run: OwnRun, root: str, pools: Mapping[PoolId, int], window: Wi
             arrival_s=start_s,
             runtime_s=end_s - start_s,
             estimate_s=end_s - start_s,
-            shape=(replace(run.shape, sites=()),),
-            tenant=root,
+            shape=replace(run.shape, sites=(), gpu_models=(of_pool[pool].gpu_model,)),
+            tenant=tenant,
             priority_class=_BACKGROUND_CLASS,
             background=True,
             waits_count=False,
@@ -385,7 +389,7 @@ def _rows_of_own(run: OwnRun, root: str, pools: Mapping[PoolId, int], window: Wi
             real_start_s=start_s,
             real_end_s=end_s,
             user="",
-            held=((min(pools.values()), run.shape.total_gpu_milli // GPU_MILLI),),
+            held=((pool, run.shape.total_gpu_milli // GPU_MILLI),),
         )
     ]
 

@@ -80,17 +80,6 @@ class LiveJob:
 
 
 @dataclass(frozen=True, slots=True)
-class PastUse:
-    """Ended attempts as columns, jobs by hand as one attempt each, for the tenants' decayed use."""
-
-    tenants: tuple[TenantId, ...]
-    tenant: Int64Array  # [attempt], index into tenants
-    gpu_milli: Int64Array  # [attempt]
-    started_ms: Int64Array  # [attempt]
-    ended_ms: Int64Array  # [attempt]
-
-
-@dataclass(frozen=True, slots=True)
 class UsageRow:
     """What one tenant, user or site used in a span: whole attempts, cut to the span; a job by hand is one attempt."""
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, update
 
 from watteau.domain.people import Grant, User
-from watteau.domain.records import AttemptRecord, Change, Event, EventKind, JobRecord
+from watteau.domain.records import AttemptRecord, Change, Event, EventKind, JobRecord, PastUse
 from watteau.domain.requests import JobId, Request
 from watteau.domain.sites import ShadowDecision, SiteJob, SiteNode, SiteSetting
 from watteau.domain.units import SiteId, TenantId
@@ -23,7 +23,6 @@ from watteau.store.answers import (
     Lease,
     LiveJob,
     Page,
-    PastUse,
     Ran,
     SiteJobFilter,
     SiteJobPage,
@@ -49,7 +48,6 @@ __all__ = [
     "LiveJob",
     "NotFound",
     "Page",
-    "PastUse",
     "Ran",
     "SiteJobFilter",
     "SiteJobPage",

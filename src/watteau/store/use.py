@@ -3,9 +3,10 @@
 import numpy as np
 from sqlalchemy import BigInteger, ColumnElement, Connection, case, cast, desc, func, literal, select, union_all
 
+from watteau.domain.records import PastUse
 from watteau.domain.requests import JobState
 from watteau.domain.units import GPU_MILLI, TenantId
-from watteau.store.answers import PastUse, UsageRow
+from watteau.store.answers import UsageRow
 from watteau.store.tables import attempts, site_jobs
 
 _BY = {"tenant": "tenant", "user": "user_name", "site": "site"}

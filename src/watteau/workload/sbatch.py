@@ -42,10 +42,11 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a partition, feature or GPU type of Slurm means here: sites, GPU models, or both."""
+    """What a partition, feature or GPU type of Slurm means here: sites, GPU models, or a partition of Slurm sites."""
 
     sites: tuple[str, ...] = ()
     gpu_models: tuple[str, ...] = ()
+    partition: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ _SUBMITTING = "about sbatch itself, not about the job"
 OPTIONS: tuple[Option, ...] = (
     Option("job-name", "J", "must", "NAME", "What the job is called; without it, the script's file name."),
     Option("account", "A", "must", "TENANT", "The tenant that pays."),
-    Option("partition", "p", "must", "NAME[,NAME]", "A site, a pool or a GPU model of the fleet."),
+    Option("partition", "p", "must", "NAME[,NAME]", "A site of the fleet, or a partition of its Slurm sites."),
     Option("constraint", "C", "must", "NAME", "A GPU model or a site, where the fleet has one of that name."),
     Option("nodes", "N", "must", "N[-M]", "Nodes; of a range, the smallest number."),
     Option("ntasks", "n", "must", "N", "Tasks in all; without --nodes they are kept together on one node."),
@@ -555,15 +556,21 @@ class _Reading:
     def _places(self) -> dict[str, Any]:
         sites: dict[str, None] = {}
         models: dict[str, None] = {}
+        partition = ""
         for option in ("partition", "constraint"):
             for name in filter(None, re.split(r"[,|]" if option == "constraint" else ",", self._text(option))):
                 place = self.resolve(name) if self.resolve else None
                 if place is None:
                     known = (
-                        f"{name!r} is no site, pool or GPU model of this fleet" if self.resolve else "no fleet is known"
+                        f"{name!r} is no site and no partition of this fleet" if self.resolve else "no fleet is known"
                     )
                     self.note(option, f"not used: {known}")
                     continue
+                if place.partition and (option != "partition" or partition):
+                    why = "one is taken, the first" if partition else "a partition is no feature"
+                    self.note(option, f"not used: {name!r}: {why}")
+                    continue
+                partition = partition or place.partition
                 sites |= dict.fromkeys(place.sites)
                 models |= dict.fromkeys(place.gpu_models)
         for option in ("gpus", "gpus-per-node", "gpus-per-task", "gres"):
@@ -573,7 +580,7 @@ class _Reading:
                 continue
             place = self.resolve(model) if self.resolve else None
             models = dict.fromkeys((place.gpu_models if place else ()) or (model,))
-        return {"sites": tuple(sites), "gpu_models": tuple(models)}
+        return {"sites": tuple(sites), "gpu_models": tuple(models), "partition": partition}
 
     def _model(self, option: str) -> str:
         try:
@@ -700,6 +707,7 @@ _OPTION_OF = {
     "memory_mib": ("mem", "mem-per-cpu", "mem-per-gpu"),
     "gpu_models": ("gres", "gpus", "gpus-per-node", "gpus-per-task", "partition"),
     "sites": ("partition",),
+    "partition": ("partition",),
     "time_limit_s": ("time",),
     "workdir": ("chdir",),
     "stdout": ("output",),

@@ -404,7 +404,7 @@ class Partitions(Answer):
 
 
 def partition_of(said: PartitionAnswer) -> Partition:
-    """One partition as our fact; a default one is not marked before v0.0.38 and between v0.0.39 and v0.0.42."""
+    """One partition as our fact. Which one is the default is not said from v0.0.39 on."""
     most, least, default = (each or Limits() for each in (said.maximums, said.minimums, said.defaults))
     hosts = said.nodes.configured if isinstance(said.nodes, PartitionNodes) else said.nodes
     state = said.partition.state if said.partition else said.state

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Thread, Timer
 
@@ -70,7 +70,6 @@ _JOB_FIELDS = (
     *("NumCPUs", "NumTasks", "MinMemory", "tres-alloc", "tres-per-node", "tres-per-job", "tres-per-task"),
     *("exit_code", "RestartCnt", "Name", "Comment"),
 )
-_NODE_FIELDS = ("NodeList", "StateComplete", "Reason", "CPUs", "Memory", "Gres", "Features", "Partition", "StateLong")
 _PAST_FIELDS = (
     *("JobID", "User", "Account", "Partition", "State", "Submit", "Eligible", "Start", "End", "TimelimitRaw"),
     *("Priority", "NodeList", "NNodes", "NCPUS", "ReqMem", "AllocTRES", "ReqTRES", "ExitCode", "JobName", "Comment"),
@@ -123,15 +122,10 @@ class CommandSlurm:
 
     def nodes(self) -> tuple[SlurmNode, ...]:
         """Every node, by name."""
-        mark = _mark()
-        text = self._ask(f"{_ENV} sinfo --all --Node --noheader -O {_columns(_NODE_FIELDS, mark)}")
-        found: dict[str, SlurmNode] = {}
-        # A node has a line for each of its partitions.
-        for row in _rows(text.decode("utf-8", "replace"), mark, len(_NODE_FIELDS)):
-            node = _node(row)
-            earlier = found.get(node.name)
-            found[node.name] = replace(node, partitions=(*earlier.partitions, *node.partitions)) if earlier else node
-        return tuple(found[name] for name in sorted(found))
+        # sinfo would take some hundred times as long for thousands of nodes.
+        text = self._ask(f"{_ENV} scontrol --all --oneliner show node").decode("utf-8", "replace")
+        found = (_node(each) for each in re.split(r"^(?=NodeName=)", text, flags=re.M) if each.startswith("NodeName="))
+        return tuple(sorted(found, key=lambda node: node.name))
 
     def partitions(self) -> tuple[Partition, ...]:
         """Every partition."""
@@ -498,20 +492,27 @@ def _job(row: Sequence[str]) -> SlurmJob:
     )
 
 
-def _node(row: Sequence[str]) -> SlurmNode:
-    said = dict(zip(_NODE_FIELDS, row, strict=True))
-    # `idle+drain` says all, but not that a node does not respond: `down*`.
-    state, flags = node_state([*said["StateComplete"].split("+"), *(["*"] if "*" in said["StateLong"] else [])])
+#: Free text stands after all that is read by its key, and so it cannot pretend to be that.
+_NODE_KEY = re.compile(r"(?:^| )(NodeName|CPUTot|RealMemory|AvailableFeatures|Gres|State|Partitions)=(\S*)")
+_NODE_REASON = re.compile(r" Reason=(.*) \[[^\[\]]*@[^\[\]]*\]", re.S)
+
+
+def _node(text: str) -> SlurmNode:
+    said: dict[str, str] = {}
+    for key, value in _NODE_KEY.findall(text):
+        said.setdefault(key, value)
+    reason = _NODE_REASON.search(text)
+    state, flags = node_state(said.get("State", "").split("+"))
     return SlurmNode(
-        name=said["NodeList"],
+        name=said["NodeName"],
         state=state,
         flags=flags,
-        reason=text_of(said["Reason"]),
-        cpus=_int(said["CPUs"]),
-        memory_mib=_int(said["Memory"]),
-        gpus=gpu_kinds(said["Gres"]),
-        features=tuple(filter(None, text_of(said["Features"]).split(","))),
-        partitions=tuple(filter(None, [said["Partition"].rstrip("*")])),
+        reason=text_of(reason[1]) if reason else "",
+        cpus=_int(said.get("CPUTot", "")),
+        memory_mib=_int(said.get("RealMemory", "")),
+        gpus=gpu_kinds(said.get("Gres", "")),
+        features=_listed(said.get("AvailableFeatures", "")),
+        partitions=_listed(said.get("Partitions", "")),
     )
 
 

@@ -22,7 +22,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from random import Random
@@ -47,7 +47,7 @@ from watteau.engines.contract import (
 from watteau.engines.slurm import script, translate
 from watteau.engines.slurm.facts import InDoubt, Listing, Slurm, SlurmJob, SlurmNode, Submission, TokenRefused
 from watteau.engines.slurm.hosts import expand
-from watteau.engines.slurm.marks import Marks, Output, folder_of
+from watteau.engines.slurm.marks import Claim, Marks, Output, folder_of
 
 _PREFIX = "watteau-"
 _COMMENT = re.compile(r"watteau ([0-9a-f]{8}) ([0-9x,]+)")
@@ -63,6 +63,7 @@ _WAITS_MS = 3_000
 #: After a submission or a stop we look soon, and then less and less often.
 _FIRST_GLANCE_MS, _LAST_GLANCE_MS = 100, 10_000
 _MOST_GLANCES = 8
+_SHORT_POLL_MS = 2_000
 _LONGEST_PAUSE_MS = 10_000
 #: Of all the time, at most this part goes into asking one cluster for its jobs.
 _LISTING_SHARE = 0.25
@@ -70,6 +71,10 @@ _QUIET_FACTOR = 4
 _NODES_EVERY, _LIMITS_EVERY = 5, 15  # polls
 _SILENT_AFTER = 2
 _KEPT_ENDS = 5_000
+_CLOSE_S = 5.0
+_GONE_MS = 600_000
+#: A slurmctld that is killed may forget that it was asked to cancel, too.
+_CANCEL_AGAIN_MS = 10_000
 _NFS_CACHE_MS = 60_000
 _ACCOUNTING_S = 40 * 86_400
 
@@ -106,6 +111,7 @@ class _Attempt:
     doubt_ms: int | None = None  # sent then, and not answered
     missing_ms: int | None = None  # not in slurmctld's memory since then
     over_ms: int | None = None  # its job is over since then, and the mark of its end not there yet
+    cancelled_ms: int = 0  # Slurm was last asked to end it then
 
     @property
     def has_ended(self) -> bool:
@@ -155,7 +161,7 @@ class SlurmEngine:
         self._listing: Listing | None = None
         self._ours: dict[str, tuple[SlurmJob, ...]] = {}
         self._people: dict[tuple[str, int], tuple[SlurmJob, SiteJob]] = {}
-        self._shown_ends: set[tuple[str, int]] = set()
+        self._gone: dict[tuple[str, int], SiteJob] = {}  # ends that Slurm does not tell by itself
         self._outputs: dict[str, dict[str, Output]] = {}
         self._polls = 0
         self._listed = 0  # the last poll that had a list to show
@@ -169,14 +175,14 @@ class SlurmEngine:
         self._partitions: tuple[Partition, ...] = ()
         self._reservations: tuple[Reservation, ...] = ()
         self._capacity: tuple[NodeCapacity, ...] = ()
-        self._live_people: tuple[SiteJob, ...] = ()
-        self._new_ends: dict[tuple[str, int], SiteJob] = {}
+        self._shown_people: tuple[SiteJob, ...] = ()
         self._is_new = False  # there is something that `look` has not shown
         self._seen_once = False
         self._silent = ""
         self._glance_ms = 0  # how long to wait for the next glance; 0: none is wanted
         self._next_glance_ms = 0
         self._next_poll_ms = 0
+        self._poll_takes_ms = 0
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"watteau-slurm-{site_id}", daemon=True)
         self._thread.start()
@@ -197,11 +203,9 @@ class SlurmEngine:
             if not self._is_new:
                 return None
             self._is_new = False
-            ends = tuple(self._new_ends.values())
-            self._new_ends.clear()
             return SiteView(
                 nodes=self._capacity,
-                jobs=self._live_people + ends,
+                jobs=self._shown_people,
                 partitions=self._partitions,
                 reservations=self._reservations,
                 version=self._slurm.version,
@@ -255,13 +259,12 @@ class SlurmEngine:
             self._clear_doubts([launch.name for launch in launches])
             refused, wanted = [], []
             for launch in launches:
+                if self._is_known(launch.name):
+                    continue
                 try:
-                    submission = self._submission(launch)
+                    wanted.append((self._submission(launch), script.need_of(launch).workers))
                 except LaunchRefused as why:
                     refused.append((launch.name, str(why)))
-                    continue
-                if not self._is_known(launch.name):
-                    wanted.append((submission, script.need_of(launch).workers))
             return refused + self._submit(wanted)
 
     def stop(self, name: str, why: Outcome) -> None:
@@ -278,7 +281,9 @@ class SlurmEngine:
                     self._never_begin(name, why)
                     return
             with self._state:
-                its = self._attempts[name]
+                its = self._attempts.get(name)
+                if its is None:
+                    raise EngineUnreachable(f"{name} left slurmctld's memory just now")  # and is looked for anew
                 if its.has_ended:
                     return
                 its.asked = why
@@ -322,7 +327,7 @@ class SlurmEngine:
             self._closed = True
             self._state.notify_all()
         if threading.current_thread() is not self._thread:
-            self._thread.join(timeout=60)
+            self._thread.join(timeout=_CLOSE_S)  # it may wait for an answer; that is of no use any more
         self._slurm.close()
 
     # ---- starting
@@ -459,20 +464,17 @@ class SlurmEngine:
         with self._polling, _as_silence():
             ids = {job.job_id for job in self._ours.get(its.name, ()) if not translate.is_over(job)}
             for job_id in sorted(ids | ({its.job_id} if its.job_id else set())):
-                self._cancel(its.name, job_id)
+                self._cancel(its, job_id)
         with self._state:
             self._look_soon()
 
-    def _cancel(self, name: str, job_id: int) -> None:
-        """Cancel a job, if it still is what we take it for."""
+    def _cancel(self, its: _Attempt, job_id: int) -> None:
+        """Cancel a job, if it still is what we take it for, and has not been asked to end already."""
+        its.cancelled_ms = self._now_ms()
         job = self._slurm.job(job_id)
-        if (
-            self.may_change
-            and job is not None
-            and self._is_ours(job)
-            and job.name == name
-            and not translate.is_over(job)
-        ):
+        if job is None or not self._is_ours(job) or job.name != its.name:
+            return
+        if self.may_change and not translate.is_over(job) and "COMPLETING" not in (job.state, *job.flags):
             self._slurm.cancel(job_id)
 
     def _never_begin(self, name: str, why: Outcome) -> None:
@@ -568,15 +570,29 @@ class SlurmEngine:
                 self._next_poll_ms = min(self._next_poll_ms, self._next_glance_ms)
                 self._glance_ms = 0
                 return
+            others_live = sum(not its.has_ended for its in self._attempts.values()) > len(young)
         with self._polling, _as_silence():
             for its in young:
                 job = self._slurm.job(its.job_id)
-                others = self._ours.get(its.name, ())
-                if job is not None and self._is_ours(job) and job.name == its.name and len(others) < 2:
-                    self._follow(its, (job,), is_listed=False)
+                if (
+                    job is None
+                    or not self._is_ours(job)
+                    or job.name != its.name
+                    or len(self._ours.get(its.name, ())) > 1
+                ):
+                    continue
+                if others_live and translate.runs(job) and self._poll_takes_ms < _SHORT_POLL_MS:
+                    self._poll()  # it may stand where another one has just left: that is told first, then
+                    return
+                self._follow(its, (job,), is_listed=False)
+        with self._state:  # behind a slow prefix each look takes its time
+            self._glance_ms = self._glance_ms and max(self._glance_ms, 4 * (self._now_ms() - now_ms))
+            self._next_glance_ms = self._now_ms() + self._glance_ms
 
     def _first_look(self) -> None:
-        self._check_open()
+        """See to it that there is a picture. A silent site is asked again by its own thread, in its own time."""
+        with self._state:
+            self._check_voice()
         if not self._seen_once:
             with self._polling:
                 if not self._seen_once:
@@ -624,7 +640,8 @@ class SlurmEngine:
             pause_ms = 1000 * self._access.poll_s
             if not any(not its.has_ended for its in self._attempts.values()):
                 pause_ms = min(_LONGEST_PAUSE_MS, pause_ms * min(_QUIET_FACTOR, 1 + self._quiet // 3))
-            pause_ms = max(pause_ms, (now_ms - began_ms) * (1 / _LISTING_SHARE - 1))
+            self._poll_takes_ms = now_ms - began_ms
+            pause_ms = max(pause_ms, self._poll_takes_ms * (1 / _LISTING_SHARE - 1))
             self._next_poll_ms = now_ms + self._jittered(pause_ms)
             was_silent, self._silent, self._seen_once = self._silent, "", True
             told = bool(self._changes) or self._is_new
@@ -667,6 +684,8 @@ class SlurmEngine:
             news = self._take_people(people)
         with self._state:
             attended = [its for its in self._attempts.values() if not its.has_ended]
+        # Ends first: what runs now may stand where others have just left.
+        attended.sort(key=lambda its: not any(translate.is_over(job) for job in self._ours.get(its.name, ())))
         missing = [its for its in attended if not self._follow(its, self._ours.get(its.name, ()), is_listed=True)]
         self._settle_missing([its for its in missing if self._is_missing(its)])
         self._cancel_strays()
@@ -705,6 +724,8 @@ class SlurmEngine:
         job = self._that_counts(its, jobs)
         its.job_id, its.doubt_ms, its.missing_ms = job.job_id, None, None
         its.workers = its.workers or _workers(job)
+        if its.asked is not None and self.may_change and self._now_ms() - its.cancelled_ms > _CANCEL_AGAIN_MS:
+            self._cancel(its, job.job_id)
         if translate.is_over(job):
             self._follow_over(its, job)
         elif translate.runs(job):
@@ -721,7 +742,7 @@ class SlurmEngine:
         counts = min(jobs, key=lambda job: (claim is None or job.job_id != claim.job_id, job.job_id))
         for job in jobs:
             if job is not counts and not translate.is_over(job) and self.may_change:
-                self._cancel(its.name, job.job_id)
+                self._cancel(its, job.job_id)
         return counts
 
     def _began_before(self, its: _Attempt, job: SlurmJob) -> bool:
@@ -739,9 +760,10 @@ class SlurmEngine:
         now_ms = self._now_ms()
         its.over_ms = its.over_ms or now_ms
         if ended is None and not job.restarts and now_ms - its.over_ms < _ORPHAN_MS:
-            return True  # its node may still run it, until slurmctld tells it to stop
+            self._still_runs(its, claim, job)  # on its node, until slurmctld tells that to stop
+            return True
         if self.may_change:
-            self._cancel(its.name, job.job_id)
+            self._cancel(its, job.job_id)
         if claim is not None and ended is not None:
             self._tell(its, translate.by_marks(its.name, claim, ended, its.asked, its.workers))
             return True
@@ -755,6 +777,14 @@ class SlurmEngine:
         )
         return True
 
+    def _still_runs(self, its: _Attempt, claim: Claim | None, job: SlurmJob) -> None:
+        """What is said of an attempt that has begun, until it is known what became of it."""
+        if its.told is None or its.told.seen is not Seen.RUNNING:
+            began_s = claim.at_s if claim is not None else job.start_s
+            started_ms = None if began_s is None else 1000 * began_s
+            nodes = translate.for_workers(job.nodes, its.workers)
+            self._tell(its, Observation(its.name, Seen.RUNNING, started_ms=started_ms, nodes=nodes))
+
     def _follow_over(self, its: _Attempt, job: SlurmJob) -> None:
         claim = ended = None
         if self._marks.near or job.state != "COMPLETED":
@@ -767,6 +797,7 @@ class SlurmEngine:
             its.over_ms = its.over_ms or now_ms
             is_another = claim is not None and claim.job_id != job.job_id and claim.stopped is None
             if now_ms - its.over_ms < (_ORPHAN_MS if is_another else _MARK_MS):
+                self._still_runs(its, claim, job)
                 return
         asked = its.asked or self._marks.stop(its.name)
         seen = translate.over(its.name, job, its.workers, asked, claim, ended)
@@ -854,7 +885,7 @@ class SlurmEngine:
             if its is not None and its.has_ended:
                 for job in jobs:
                     if not translate.is_over(job):
-                        self._cancel(name, job.job_id)
+                        self._cancel(its, job.job_id)
 
     def _tell(self, its: _Attempt, seen: Observation, *, is_glance: bool = False) -> None:
         """Remember what an attempt does, and let `changes` say it. What `adopt` answers is told by nobody else."""
@@ -889,7 +920,6 @@ class SlurmEngine:
         """Keep what did not change as it is; returns whether anything did."""
         before, now = self._people, {}
         news = False
-        ends: dict[tuple[str, int], SiteJob] = {}
         for job in jobs:
             key = (translate.site_id_of(job), job.submit_s)
             known = before.get(key)
@@ -897,17 +927,16 @@ class SlurmEngine:
                 known = (job, translate.by_hand(self._site_id, job, self._tenant_of))
                 news = True
             now[key] = known
-            if known[1].state.is_end and key not in self._shown_ends:
-                ends[key] = known[1]
-        ends |= self._ends_of_the_gone(before, now)
+        oldest_ms = self._now_ms() - _GONE_MS
+        gone = self._gone | self._ends_of_the_gone(before, now)
+        self._gone = {key: job for key, job in gone.items() if key not in now and (job.ended_ms or 0) >= oldest_ms}
         self._people = now
-        self._shown_ends = {key for key in self._shown_ends if key in now} | ends.keys()
-        with self._state:
-            self._live_people = tuple(job for _, job in now.values() if not job.state.is_end)
-            self._new_ends |= ends
-            news |= bool(ends) or len(now) != len(before)
-            self._is_new |= news
-        return news
+        if news or len(now) != len(before):
+            with self._state:
+                self._shown_people = (*(job for _, job in now.values()), *self._gone.values())
+                self._is_new = True
+            return True
+        return False
 
     def _ends_of_the_gone(
         self,
@@ -995,15 +1024,13 @@ class SlurmEngine:
             wake()
 
 
-class _as_silence:  # noqa: N801 - it reads as a phrase: with _as_silence()
+@contextmanager
+def _as_silence() -> Iterator[None]:
     """A refused token is told as a site that does not answer, with the cause."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, failed: BaseException | None, trace: object) -> None:
-        if isinstance(failed, TokenRefused):
-            raise EngineUnreachable(str(failed)) from failed
+    try:
+        yield
+    except TokenRefused as refused:
+        raise EngineUnreachable(str(refused)) from refused
 
 
 def _workers(job: SlurmJob) -> tuple[int, ...]:

@@ -39,7 +39,7 @@ _CLOCK_MS = 60_000
 #: So much earlier than we think it was at the cluster: its clock is told in whole seconds.
 _CLOCK_DOUBT_S = 1.0
 
-_UNSPECIFIED, _NO_BYTES, _NO_AUTH, _NO_CONTROLLER, _NO_SUCH_JOB = -1, 5005, 1007, 1800, 2017
+_UNSPECIFIED, _NO_BYTES, _NO_AUTH, _NO_CHANGE, _NO_SUCH_JOB, _NOTHING_FOUND = -1, 5005, 1007, 1900, 2017, 9003
 #: What slurmrestd says when slurmctld or slurmdbd does not accept the token; -1 and 5005 mean other things, too.
 _MAYBE_TOKEN = frozenset({_UNSPECIFIED, _NO_BYTES, _NO_AUTH, 1008, 2010})
 _HAS_ENDED = frozenset({2017, 2021, 2084})
@@ -104,7 +104,7 @@ class RestSlurm:
         before_s = self._cluster_now_s()
         params = {} if since is None else {"update_time": str(int(since.as_of_s))}
         reply = self._get("/jobs", params=params)
-        if reply.status == 304:
+        if reply.status == 304 or (since and any(each.number == _NO_CHANGE for each in _errors(reply))):
             return None
         answer = self._read(reply, _JOBS, "/jobs")
         del reply  # some fifty MB at a large site
@@ -140,7 +140,7 @@ class RestSlurm:
     def submit(self, submission: Submission) -> int:
         """Give a job to Slurm; returns its id. Raises LaunchRefused, InDoubt and EngineUnreachable."""
         version = self._versions().jobs
-        body = {"script": submission.script, "job": _job_fields(submission, version)}
+        body = _body(submission, version)
         token = self._tokens.current()
         reply = self._post("/job/submit", body, token)
         errors = _errors(reply)
@@ -410,14 +410,21 @@ class RestSlurm:
         params = {"skip_steps": "true", **span, **asked}
         path = f"/slurmdb/{version}/jobs"
         reply = self._ask(f"{self._url}{path}", params)
-        if any(each.number == 9003 for each in _errors(reply)):  # nothing found with query
+        if any(each.number == _NOTHING_FOUND for each in _errors(reply)):
             return []
         answer = self._read(reply, _PAST, path)
         return [answers.past_job_of(job) for job in answer.jobs or ()]
 
 
+def _body(submission: Submission, version: str) -> dict[str, object]:
+    """A submission in the words of one API version: the script moved into the job with v0.0.41."""
+    job = _job_fields(submission, version)
+    if KNOWN.index(version) <= KNOWN.index("v0.0.41"):
+        return {"job": {**job, "script": submission.script}}
+    return {"script": submission.script, "job": job}
+
+
 def _job_fields(submission: Submission, version: str) -> dict[str, object]:
-    """The job in the words of one API version."""
     plain = version == _PLAIN
     environment = dict(submission.environment) or {"PATH": "/usr/local/bin:/usr/bin:/bin"}  # never empty
     job: dict[str, object] = {

@@ -24,6 +24,8 @@ _NOT_THERE = frozenset({"DOWN", "ERROR", "UNKNOWN", "FUTURE", "NON_RESPONDING"})
 _NOT_THERE_FLAGS = frozenset({"NOT_RESPONDING", "INVALID_REG", "POWERING_DOWN", "REBOOT_ISSUED", "REBOOT_REQUESTED"})
 _DRAIN_FLAGS = frozenset({"DRAIN", "FAIL", "DRAINING", "DRAINED"})
 
+_NODE_LOST = frozenset({"NODE_FAIL", "BOOT_FAIL"})
+
 #: Slurm's own way of saying that it could not start a job (0:53).
 COULD_NOT_START = 53
 
@@ -54,9 +56,10 @@ def was_refused(job: SlurmJob) -> bool:
 
 def not_over(name: str, job: SlurmJob, workers: Sequence[int]) -> Observation:
     """What an attempt does that has not ended."""
-    if runs(job):
+    are_booting = "CONFIGURING" in (job.state, *job.flags)
+    if runs(job) and not are_booting:
         return Observation(name, Seen.RUNNING, started_ms=_ms(job.start_s), nodes=for_workers(job.nodes, workers))
-    word = "its nodes are being started" if job.state == "CONFIGURING" else job.reason
+    word = "its nodes are being started" if are_booting else job.reason
     return Observation(name, Seen.STARTING, waits_for=f"Slurm: {word}" if word else "")
 
 
@@ -84,6 +87,8 @@ def over(
     """
     started_ms = _ms(job.start_s) if job.nodes else None
     ended_ms = _ms(job.end_s)
+    if ended is not None and _ended_by_itself(job, ended):
+        ended_ms = 1000 * ended.at_s if job.state in _NODE_LOST else ended_ms
     if started_ms is not None and ended_ms is not None:
         ended_ms = max(started_ms, ended_ms)
     code, number = (ended.exit_code, ended.signal) if ended else (job.exit_code, job.signal)
@@ -111,6 +116,8 @@ def _why_over(job: SlurmJob, asked: Outcome | None, claim: Claim | None, ended: 
     where = f" on {', '.join(job.nodes[:4])}{' ...' if len(job.nodes) > 4 else ''}" if job.nodes else ""
     if claim is not None and claim.stopped is not None:
         return claim.stopped, "It was stopped before it began."
+    if ended is not None and _ended_by_itself(job, ended):
+        return by_itself(ended, asked)
     match job.state:
         case "CANCELLED":
             if asked is not None:
@@ -133,6 +140,17 @@ def _why_over(job: SlurmJob, asked: Outcome | None, claim: Claim | None, ended: 
         case "COMPLETED" | "FAILED":
             return _how_it_ended(job, asked, claim, ended, where)
     return Outcome.LOST, f"Slurm ended it as {job.state}{where}."
+
+
+def _ended_by_itself(job: SlurmJob, ended: Ended) -> bool:
+    """Whether the command ended before Slurm had a hand in it, whatever Slurm calls the job.
+
+    A slurmctld that is killed may forget that a job has ended. It then finds that the node does not run it, and calls
+    that a failure of the node.
+    """
+    if ended.asked or job.state == "OUT_OF_MEMORY":
+        return False
+    return job.state in _NODE_LOST or ended.limited or ended.signal not in (signal.SIGTERM, signal.SIGKILL)
 
 
 def _how_it_ended(
