@@ -218,15 +218,15 @@ def _recorded_jobs(
         sites=frozenset({site.id}), submitted_since_ms=asked.since_ms, submitted_until_ms=asked.until_ms
     )
     try:
-        store = Store(db)
-        if _has_a_choice(site):
-            gpu_models |= _gpu_models(site, store.site_nodes(site.id))
-        page = store.site_jobs(only, _PAGE)
-        yield from page.jobs
-        while page.next_cursor is not None:
-            show(f"Record of {site.id}, {from_epoch_s(page.jobs[-1].submitted_ms // 1_000):%Y-%m-%d}", 0, 0)
-            page = store.site_jobs(only, _PAGE, page.next_cursor)
+        with Store(db).closing() as store:
+            if _has_a_choice(site):
+                gpu_models |= _gpu_models(site, store.site_nodes(site.id))
+            page = store.site_jobs(only, _PAGE)
             yield from page.jobs
+            while page.next_cursor is not None:
+                show(f"Record of {site.id}, {from_epoch_s(page.jobs[-1].submitted_ms // 1_000):%Y-%m-%d}", 0, 0)
+                page = store.site_jobs(only, _PAGE, page.next_cursor)
+                yield from page.jobs
     except (StoreUnavailable, ValueError) as gone:
         raise InputError("--db", [Fault(0, "", str(gone), "a database that can be opened and read")]) from None
 

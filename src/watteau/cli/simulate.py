@@ -4,6 +4,7 @@ import json
 import math
 import shlex
 import sys
+from calendar import isleap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -282,7 +283,7 @@ def _in_open_year(date: datetime, opened: datetime) -> int:
     """The same day and time in the first year, from its own, in which it is not before `opened`: seasons stay."""
     leap_day = (date.month, date.day) == (2, 29)
     for year in range(max(date.year, opened.year), _LAST_YEAR + 1):
-        moved = date.replace(year=year, day=28 if leap_day and year != date.year else date.day)
+        moved = date.replace(year=year, day=28 if leap_day and not isleap(year) else date.day)
         if moved >= opened:
             return to_epoch_s(moved)
     return to_epoch_s(opened)
