@@ -122,6 +122,11 @@ class FakeSlurm(Slurm):
                 self._mark_end(job_id, had_ended, None, False)
             self._set(replace(self._jobs[job_id], state=state, signal=signal, end_s=self._now_s()))
 
+    def end_unheard(self, job_id: int, code: int) -> None:
+        """A command ends, and slurmctld is killed before it has written down that it heard so."""
+        with self._lock:
+            self._mark_end(job_id, code, None, False)
+
     def requeue(self, job_id: int) -> None:
         """Slurm ends a run, and the same job waits again."""
         with self._lock:

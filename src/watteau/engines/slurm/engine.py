@@ -729,9 +729,27 @@ class SlurmEngine:
         if translate.is_over(job):
             self._follow_over(its, job)
         elif translate.runs(job):
+            if is_listed and self._ended_unnoticed(its, job):
+                return True
             self._tell(its, translate.not_over(its.name, job, its.workers))
         elif not self._began_before(its, job):
             self._tell(its, translate.not_over(its.name, job, its.workers), is_glance=not is_listed)
+        return True
+
+    def _ended_unnoticed(self, its: _Attempt, job: SlurmJob) -> bool:
+        """Whether the command ended a while ago, and Slurm does not know: killed, it forgets that it heard so.
+
+        Slurm finds out after some minutes, and calls it NODE_FAIL. What is left of the job is cancelled as a stray.
+        """
+        if not self._marks.near or self._polls % _LIMITS_EVERY or "COMPLETING" in (job.state, *job.flags):
+            return False
+        ended = self._marks.ended(its.name)
+        if ended is None or ended.asked or self._now_ms() - 1000 * ended.at_s < _ORPHAN_MS:
+            return False
+        claim = self._marks.claim(its.name)
+        if claim is None:
+            return False
+        self._tell(its, translate.by_marks(its.name, claim, ended, its.asked, its.workers))
         return True
 
     def _that_counts(self, its: _Attempt, jobs: tuple[SlurmJob, ...]) -> SlurmJob:
