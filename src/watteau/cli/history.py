@@ -75,7 +75,7 @@ def _span(since: str | None, until: str | None) -> tuple[int, int, bool]:
     It goes up to the last midnight, UTC, and begins a year before, unless said otherwise. Raises InputError for one
     that is empty or has not begun.
     """
-    at = now()
+    at = now().replace(microsecond=0)
     ended = given_moment(until, "--until", at) or datetime(*at.astimezone(UTC).timetuple()[:3], tzinfo=UTC)
     began = given_moment(since, "--since", at) or ended - _YEAR
     if began >= ended:
