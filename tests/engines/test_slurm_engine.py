@@ -366,6 +366,21 @@ def test_who_began_and_is_nowhere_is_lost_after_a_while(world: World) -> None:
     assert (ended.outcome, "forgotten" in ended.cause) == (Outcome.LOST, True)
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{'at_s': 'x', 'sizes': 3, 'stopped': 4}", b"\xff", b"(" * 9_999]
+)
+def test_a_mark_that_somebody_spoiled_spoils_no_other_attempt(world: World, content: bytes) -> None:
+    spoiled, other = world.runs(1), world.runs(2)
+    for mark in ("claim", "began", "ended", "stop"):
+        world.cluster.files[f"/shared/watteau/000000/watteau-1-1/{mark}"] = content
+    world.cluster.forget(spoiled)
+    world.cluster.end(other, 3)
+    world.poll()
+    world.poll(after_s=40)
+    assert (world.says("watteau-2-1").outcome, world.says("watteau-2-1").exit_code) == (Outcome.FAILED, 3)
+    assert world.says("watteau-1-1").seen is Seen.ENDED
+
+
 # ---- slurmctld loses its memory
 
 
