@@ -5,7 +5,6 @@ goes by (`sleep SECONDS` takes that long); otherwise a test begins and ends them
 """
 
 import ast
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,7 +34,7 @@ class _Run:
 def what_it_runs(script: str) -> dict[str, Any]:
     """What a batch script of ours says to the program that it is."""
     line = script.rstrip().rpartition("\n")[2]
-    said: dict[str, Any] = json.loads(ast.literal_eval(line.removeprefix("main(").removesuffix(")")))
+    said: dict[str, Any] = ast.literal_eval(line.removeprefix("main(").removesuffix(")"))
     return said
 
 
@@ -121,6 +120,11 @@ class FakeSlurm(Slurm):
             if had_ended is not None:
                 self._mark_end(job_id, had_ended, None, False)
             self._set(replace(self._jobs[job_id], state=state, signal=signal, end_s=self._now_s()))
+
+    def end_unheard(self, job_id: int, code: int) -> None:
+        """A command ends, and slurmctld is killed before it has written down that it heard so."""
+        with self._lock:
+            self._mark_end(job_id, code, None, False)
 
     def requeue(self, job_id: int) -> None:
         """Slurm ends a run, and the same job waits again."""
@@ -326,7 +330,7 @@ class FakeSlurm(Slurm):
         )
 
     def _mark(self, run: _Run, name: str, content: dict[str, Any]) -> None:
-        self.files[f"{run.what['folder']}/{name}"] = json.dumps(content).encode()
+        self.files[f"{run.what['folder']}/{name}"] = repr(content).encode()
 
     def _set(self, job: SlurmJob) -> None:
         self._jobs[job.job_id] = job

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,14 +31,17 @@ NAME = "watteau-1-1"
 class World:
     """A cluster, an engine, and a clock that stands still unless it is moved. The engine looks when it is told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder_here: str = "") -> None:
+        self.folder_here = folder_here
         self.ms = 1_000_000_000
         self.cluster = FakeSlurm(lambda: self.ms)
         self.engine = self.open()
         self.heard: list[Observation] = []
 
     def open(self) -> SlurmEngine:
-        return slurm_engine(self.cluster, "/shared/watteau", lambda: self.ms, poll_s=3_600)
+        return slurm_engine(
+            self.cluster, "/shared/watteau", lambda: self.ms, poll_s=3_600, folder_here=self.folder_here
+        )
 
     def restart(self) -> None:
         """Another process, which knows nothing."""
@@ -288,6 +292,18 @@ def test_a_command_that_had_ended_by_itself_ended_as_it_did_whatever_slurm_calls
     assert (ended.outcome, ended.exit_code) == (Outcome.FAILED, 3)
 
 
+def test_an_end_that_slurm_forgot_is_seen_by_its_mark_and_the_job_that_is_left_is_cancelled(tmp_path: Path) -> None:
+    world = World(folder_here=str(tmp_path))
+    slurm_id = world.runs()
+    world.cluster.end_unheard(slurm_id, 3)
+    for _ in range(40):
+        world.poll(after_s=2)
+    assert [said.seen for said in world.heard] == [Seen.RUNNING, Seen.ENDED]
+    assert (world.says().outcome, world.says().exit_code) == (Outcome.FAILED, 3)
+    assert world.cluster.of(NAME).state == "CANCELLED"
+    world.engine.close()
+
+
 def test_a_job_that_slurm_could_not_start_is_lost_and_not_failed(world: World) -> None:
     slurm_id = world.start()
     world.cluster.end_as(slurm_id, "FAILED", signal=53)
@@ -348,6 +364,21 @@ def test_who_began_and_is_nowhere_is_lost_after_a_while(world: World) -> None:
     assert [said.seen for said in world.poll()] == [Seen.RUNNING]
     ended = world.poll(after_s=31)[-1]
     assert (ended.outcome, "forgotten" in ended.cause) == (Outcome.LOST, True)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"{'at_s': 'x', 'sizes': 3, 'stopped': 4}", b"\xff", b"(" * 9_999]
+)
+def test_a_mark_that_somebody_spoiled_spoils_no_other_attempt(world: World, content: bytes) -> None:
+    spoiled, other = world.runs(1), world.runs(2)
+    for mark in ("claim", "began", "ended", "stop"):
+        world.cluster.files[f"/shared/watteau/000000/watteau-1-1/{mark}"] = content
+    world.cluster.forget(spoiled)
+    world.cluster.end(other, 3)
+    world.poll()
+    world.poll(after_s=40)
+    assert (world.says("watteau-2-1").outcome, world.says("watteau-2-1").exit_code) == (Outcome.FAILED, 3)
+    assert world.says("watteau-1-1").seen is Seen.ENDED
 
 
 # ---- slurmctld loses its memory

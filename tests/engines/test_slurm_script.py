@@ -1,7 +1,6 @@
 """The batch script of an attempt, run as a node runs it: who runs the command, how it ends, and what it leaves."""
 
 import ast
-import json
 import os
 import signal
 import subprocess
@@ -50,7 +49,7 @@ class Node:
         return process.wait(timeout=30), self.mark("ended")
 
     def mark(self, which: str, name: str = "watteau-1-1") -> dict[str, Any]:
-        said: dict[str, Any] = json.loads((self.folder(name) / which).read_text())
+        said: dict[str, Any] = ast.literal_eval((self.folder(name) / which).read_text())
         return said
 
     def folder(self, name: str = "watteau-1-1") -> Path:

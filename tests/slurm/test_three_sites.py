@@ -1,6 +1,6 @@
 """Three real clusters under one queue: three hundred mixed jobs end right and once, whatever breaks meanwhile."""
 
-import json
+import ast
 import secrets
 import socket
 import threading
@@ -153,7 +153,9 @@ class Cloud:
             for attempt in self.store.attempts(job_id):
                 mark = Path(folder_of(str(self.shared / attempt.site), attempt.name)) / "ended"
                 if attempt.outcome is Outcome.LOST and mark.exists():
-                    assert json.loads(mark.read_bytes())["asked"], f"{attempt.name} ended by itself, and is called lost"
+                    assert ast.literal_eval(mark.read_text())["asked"], (
+                        f"{attempt.name} ended by itself, and is called lost"
+                    )
         with httpx.Client(
             base_url=f"http://127.0.0.1:{self.port}/api/v1",
             headers={"Authorization": f"Bearer {self.token}"},

@@ -4,23 +4,23 @@ It needs Python 3.6 or newer and nothing else there. Whoever links the mark `cla
 ever does: not a second job of the same name, and not the same job when Slurm starts it anew. How the command ended is
 written down (`ended`) and told to Slurm by ending in the same way. What else is a mark, `marks.py` says.
 
-It asks the time itself: `runtime/clock.py` is out of its reach.
+It asks the time itself: `runtime/clock.py` is out of its reach. Whatever it imports beyond what Python has loaded by
+then costs every job some milliseconds of a core: `json` and `contextlib` half of the time in which an attempt starts,
+so marks are Python's literals, and `try` stands where `suppress` would.
 """
 
-import contextlib
 import errno
-import json
 import os
 import resource
-import signal
-import socket
 import stat
-import subprocess
 import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from typing import Any, NoReturn
+else:
+    import _signal as signal  # the same without its enumerations, which take a fifth of that time
 
 #: What this program ends with when it did not run the command; a command may end with them as well.
 CANNOT_MARK, TAKEN, NO_PYTHON, FAILED = 73, 75, 74, 70
@@ -39,10 +39,10 @@ class CannotRun(Exception):  # noqa: N818 - the name says what happened
         self.exit_code = exit_code
 
 
-def main(said: str) -> "NoReturn":
-    """Run the attempt that JSON describes; see `script.py` for what is in it."""
+def main(launch: "dict[str, Any]") -> "NoReturn":
+    """Run an attempt; `script.py` says what is known of it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-    attempt = _Attempt(json.loads(said))
+    attempt = _Attempt(launch)
     try:
         attempt.claim()
     except OSError:
@@ -78,7 +78,7 @@ class _Attempt:
         fresh, claim = f"{self.folder}/.claim.{self.mine}", self.folder + "/claim"
         restarts = int(_slurm("RESTART_COUNT", "0"))
         said = {"job": int(_slurm("JOB_ID", "0")), "restarts": restarts, "nodes": _slurm("JOB_NODELIST", "")}
-        _write(fresh, dict(said, at_s=int(self.started_s)))
+        _write(fresh, dict(said, at_s=int(self.started_s)), durably=True)
         try:
             os.link(fresh, claim)
         except FileExistsError:
@@ -117,8 +117,10 @@ class _Attempt:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         sizes = {}
         for stream in ("stdout", "stderr"):
-            with contextlib.suppress(OSError):
+            try:
                 sizes[stream] = os.stat(self.launch[stream]).st_size
+            except OSError:
+                pass
         ended = {
             "at_s": int(time.time()),
             "limited": self.limited,
@@ -127,8 +129,10 @@ class _Attempt:
             "cpu_ms": int(1000 * (used.ru_utime + used.ru_stime)),
             "sizes": sizes,
         }
-        with contextlib.suppress(OSError):
+        try:
             self._mark("ended", dict(ended, **how))
+        except OSError:
+            pass
 
     def leave(self) -> "NoReturn":
         """End as the command did."""
@@ -152,7 +156,7 @@ class _Attempt:
             os.chdir(workdir)
         except OSError as refused:
             cause = "The working directory %s cannot be used on %s: %s."
-            raise CannotRun(cause % (_quoted(workdir), socket.gethostname(), refused.strerror)) from refused
+            raise CannotRun(cause % (_quoted(workdir), os.uname().nodename, refused.strerror)) from refused
         return workdir
 
     def _outputs(self) -> "tuple[int, int]":
@@ -227,8 +231,8 @@ class _Attempt:
         os.close(said)
         if failure:
             os.waitpid(self.pid, 0)
-            what = json.loads(failure.decode())
-            raise CannotRun(what["cause"], what["exit_code"])
+            code, _, cause = failure.decode().partition(" ")
+            raise CannotRun(cause, int(code) or None)
 
     def _become_the_job(self, environment: "dict[str, str]", out: int, err: int, saying: int) -> "NoReturn":
         """In the child: everything between fork and exec."""
@@ -237,15 +241,17 @@ class _Attempt:
             os.dup2(out, 1)
             os.dup2(err, 2)
             for number in range(1, signal.NSIG):
-                with contextlib.suppress(OSError, ValueError):  # KILL, STOP, and the C library's own
+                try:
                     signal.signal(number, signal.SIG_DFL)
+                except (OSError, ValueError):  # KILL, STOP, and the C library's own
+                    pass
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             os.umask(self.umask)
             _execute(self.launch["argv"], environment)
         except CannotRun as refused:
-            os.write(saying, json.dumps({"cause": str(refused), "exit_code": refused.exit_code}).encode())
+            os.write(saying, f"{refused.exit_code or 0} {refused}".encode())
         except BaseException as failed:
-            os.write(saying, json.dumps({"cause": f"It could not be started: {failed}.", "exit_code": None}).encode())
+            os.write(saying, f"0 It could not be started: {failed}.".encode())
         finally:
             os._exit(127)
 
@@ -262,8 +268,10 @@ class _Attempt:
             if got is not None and got.si_signo == signal.SIGTERM:
                 self.asked = self.asked or not self.limited
             elif got is not None and got.si_signo in _PASSED_ON:
-                with contextlib.suppress(OSError):
+                try:
                     os.kill(self.pid, got.si_signo)
+                except OSError:
+                    pass
         return True
 
     def _ended(self) -> bool:
@@ -281,7 +289,7 @@ class _Attempt:
 
     def _mark(self, name: str, content: "dict[str, Any]") -> None:
         fresh = f"{self.folder}/.{name}.{self.mine}"
-        _write(fresh, content)
+        _write(fresh, content, durably=name == "ended")
         os.rename(fresh, f"{self.folder}/{name}")
 
 
@@ -289,12 +297,14 @@ def _slurm(name: str, otherwise: str) -> str:
     return os.environ.get("SLURM_" + name) or otherwise
 
 
-def _write(path: str, content: "dict[str, Any]") -> None:
+def _write(path: str, content: "dict[str, Any]", *, durably: bool) -> None:
     opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-    with os.fdopen(opened, "wb") as file:
-        file.write(json.dumps(content).encode())
-        file.flush()
-        os.fsync(opened)
+    try:
+        os.write(opened, ascii(content).encode())
+        if durably:
+            os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _size(opened: int) -> int:
@@ -307,8 +317,12 @@ def _nodes() -> str:
     """The names of the job's nodes, with commas."""
     nodes = _slurm("JOB_NODELIST", "")
     if "[" in nodes:
-        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        import subprocess
+
+        try:
             nodes = ",".join(subprocess.check_output(["scontrol", "show", "hostnames", nodes]).decode().split())
+        except (OSError, subprocess.CalledProcessError):
+            pass
     return nodes
 
 
@@ -330,7 +344,7 @@ def _execute(argv: "list[str]", environment: "dict[str, str]") -> "NoReturn":
                 raise CannotRun(_cause(path, refused), 126) from refused
     if kept is None:
         where = "" if "/" in name else " in PATH"
-        raise CannotRun(f"The command {_quoted(name)} was not found{where} on {socket.gethostname()}.", 127)
+        raise CannotRun(f"The command {_quoted(name)} was not found{where} on {os.uname().nodename}.", 127)
     raise CannotRun(_cause(name, kept), 126)
 
 
@@ -341,7 +355,7 @@ def _cause(path: str, refused: OSError) -> str:
     if refused.errno == errno.ENOEXEC:
         return f"{_quoted(path)} is neither a program for this machine nor a script that begins with #!."
     if refused.errno == errno.ENOENT:
-        return f"The interpreter that {_quoted(path)} names in its first line does not exist on {socket.gethostname()}."
+        return f"The interpreter that {_quoted(path)} names in its first line does not exist on {os.uname().nodename}."
     if refused.errno == errno.E2BIG:
         return "Its arguments and environment are larger than the kernel takes."
     return f"{_quoted(path)} cannot be executed: {refused.strerror}."

@@ -66,7 +66,9 @@ _MOST_GLANCES = 8
 _SHORT_POLL_MS = 2_000
 _LONGEST_PAUSE_MS = 10_000
 #: Of all the time, at most this part goes into asking one cluster for its jobs.
-_LISTING_SHARE = 0.25
+_LISTING_SHARE = 0.1
+#: Marks of ends are looked for this often, and so many jobs are then asked about one by one.
+_MARKS_MS, _MARKS_SHARE, _MOST_ENDS = 300, 0.1, 32
 _QUIET_FACTOR = 4
 _NODES_EVERY, _LIMITS_EVERY = 5, 15  # polls
 _SILENT_AFTER = 2
@@ -112,6 +114,8 @@ class _Attempt:
     missing_ms: int | None = None  # not in slurmctld's memory since then
     over_ms: int | None = None  # its job is over since then, and the mark of its end not there yet
     cancelled_ms: int = 0  # Slurm was last asked to end it then
+    shown_ms: int = 0  # its mark shows that it ended since then, and Slurm has not said so yet
+    look_ms: int = 0  # not to be asked about before
 
     @property
     def has_ended(self) -> bool:
@@ -182,6 +186,7 @@ class SlurmEngine:
         self._glance_ms = 0  # how long to wait for the next glance; 0: none is wanted
         self._next_glance_ms = 0
         self._next_poll_ms = 0
+        self._next_marks_ms = 0
         self._poll_takes_ms = 0
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=f"watteau-slurm-{site_id}", daemon=True)
@@ -535,18 +540,25 @@ class SlurmEngine:
             with self._state:
                 while not self._closed:
                     now_ms = self._now_ms()
-                    due_ms = min(self._next_poll_ms, self._next_glance_ms if self._glance_ms else self._next_poll_ms)
+                    due_ms = self._next_poll_ms
+                    if self._glance_ms:
+                        due_ms = min(due_ms, self._next_glance_ms)
+                    if self._marks.near and self._attempts and not self._silent:
+                        due_ms = min(due_ms, self._next_marks_ms)
                     if due_ms <= now_ms:
                         break
                     self._state.wait(min(_LONGEST_PAUSE_MS, due_ms - now_ms) / 1000)
                 if self._closed:
                     return
-                glance = now_ms < self._next_poll_ms
+                polls = self._next_poll_ms <= now_ms
+                glances = self._glance_ms and self._next_glance_ms <= now_ms
             with suppress(EngineUnreachable):  # whoever asks is told so
-                if glance:
+                if polls:
+                    self._poll()
+                elif glances:
                     self._glance()
                 else:
-                    self._poll()
+                    self._look_for_ends()
 
     def _look_soon(self) -> None:
         """Something was started or stopped: do not wait for the next poll. Called with `_state` held."""
@@ -573,21 +585,44 @@ class SlurmEngine:
             others_live = sum(not its.has_ended for its in self._attempts.values()) > len(young)
         with self._polling, _as_silence():
             for its in young:
-                job = self._slurm.job(its.job_id)
-                if (
-                    job is None
-                    or not self._is_ours(job)
-                    or job.name != its.name
-                    or len(self._ours.get(its.name, ())) > 1
-                ):
+                job = self._job_of(its)
+                if job is None:
                     continue
-                if others_live and translate.runs(job) and self._poll_takes_ms < _SHORT_POLL_MS:
-                    self._poll()  # it may stand where another one has just left: that is told first, then
-                    return
+                if others_live and its.is_starting and translate.runs(job):
+                    # It may stand where another one has just left: that is told first, then.
+                    if self._marks.near:
+                        self._look_for_ends()
+                    elif self._poll_takes_ms < _SHORT_POLL_MS:
+                        self._poll()
+                        return
                 self._follow(its, (job,), is_listed=False)
         with self._state:  # behind a slow prefix each look takes its time
             self._glance_ms = self._glance_ms and max(self._glance_ms, 4 * (self._now_ms() - now_ms))
             self._next_glance_ms = self._now_ms() + self._glance_ms
+
+    def _look_for_ends(self) -> None:
+        """Ask Slurm about the attempts whose mark shows that they ended: much less than to ask about all jobs."""
+        with self._state:
+            began_ms = self._now_ms()
+            live = [its for its in self._attempts.values() if its.job_id and not its.has_ended]
+        ended = [its for its in live if began_ms >= its.look_ms and self._marks.shows_end(its.name)]
+        with self._state:
+            took_ms = self._now_ms() - began_ms
+            self._next_marks_ms = began_ms + max(_MARKS_MS, round(took_ms / _MARKS_SHARE))
+        if ended:
+            with self._polling, _as_silence():
+                for its in ended[:_MOST_ENDS]:
+                    its.shown_ms = its.shown_ms or began_ms
+                    its.look_ms = began_ms + (began_ms - its.shown_ms) // 2  # Slurm may have forgotten that it heard so
+                    if (job := self._job_of(its)) is not None:
+                        self._follow(its, (job,), is_listed=False)
+
+    def _job_of(self, its: _Attempt) -> SlurmJob | None:
+        """An attempt's job as it is now; None: there is none by its id, or more than one of its name."""
+        job = self._slurm.job(its.job_id)
+        if job is None or not self._is_ours(job) or job.name != its.name or len(self._ours.get(its.name, ())) > 1:
+            return None
+        return job
 
     def _first_look(self) -> None:
         """See to it that there is a picture. A silent site is asked again by its own thread, in its own time."""
@@ -729,9 +764,27 @@ class SlurmEngine:
         if translate.is_over(job):
             self._follow_over(its, job)
         elif translate.runs(job):
+            if is_listed and self._ended_unnoticed(its, job):
+                return True
             self._tell(its, translate.not_over(its.name, job, its.workers))
         elif not self._began_before(its, job):
             self._tell(its, translate.not_over(its.name, job, its.workers), is_glance=not is_listed)
+        return True
+
+    def _ended_unnoticed(self, its: _Attempt, job: SlurmJob) -> bool:
+        """Whether the command ended a while ago, and Slurm does not know: killed, it forgets that it heard so.
+
+        Slurm finds out after some minutes, and calls it NODE_FAIL. What is left of the job is cancelled as a stray.
+        """
+        if not self._marks.near or self._polls % _LIMITS_EVERY or "COMPLETING" in (job.state, *job.flags):
+            return False
+        ended = self._marks.ended(its.name)
+        if ended is None or ended.asked or self._now_ms() - 1000 * ended.at_s < _ORPHAN_MS:
+            return False
+        claim = self._marks.claim(its.name)
+        if claim is None:
+            return False
+        self._tell(its, translate.by_marks(its.name, claim, ended, its.asked, its.workers))
         return True
 
     def _that_counts(self, its: _Attempt, jobs: tuple[SlurmJob, ...]) -> SlurmJob:

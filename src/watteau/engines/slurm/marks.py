@@ -11,11 +11,11 @@ attempt that is never to begin.
         ended    how the command ended
         script, work/, stdout
 
-Each is a JSON object, and is there as a whole or not at all.
+Each is a dictionary as Python writes it, and is there as a whole or not at all.
 """
 
+import ast
 import contextlib
-import json
 import os
 import secrets
 from collections.abc import Mapping
@@ -25,7 +25,6 @@ from typing import Any
 
 from watteau.domain.fleet import SlurmAccess
 from watteau.domain.requests import Outcome
-from watteau.engines.contract import EngineUnreachable
 from watteau.engines.slurm.facts import Slurm
 
 _MOST_BYTES = 65_536
@@ -91,13 +90,12 @@ class Marks:
         said = self._read(name, "claim")
         if said is None:
             return None
-        stopped = said.get("stopped")
         return Claim(
-            at_s=said["at_s"],
-            job_id=said.get("job", 0),
-            restarts=said.get("restarts", 0),
-            nodes=said.get("nodes", ""),
-            stopped=None if stopped is None else Outcome(stopped),
+            at_s=_number(said, "at_s") or 0,
+            job_id=_number(said, "job") or 0,
+            restarts=_number(said, "restarts") or 0,
+            nodes=str(said.get("nodes", "")),
+            stopped=_outcome(said["stopped"]) if "stopped" in said else None,
         )
 
     def outputs(self, name: str) -> dict[str, Output] | None:
@@ -105,30 +103,41 @@ class Marks:
         said = self._read(name, "began")
         if said is None:
             return None
-        return {stream: Output(path, base) for stream, (path, base) in said.items()}
+        found = {}
+        for stream in ("stdout", "stderr"):
+            match said.get(stream):
+                case [str() as path, int() as base]:
+                    found[stream] = Output(path, base)
+        return found
 
     def ended(self, name: str) -> Ended | None:
         """How the command ended; None: it did not, or was killed together with what would have written it down."""
         said = self._read(name, "ended")
-        if said is None:
+        if said is None or (at_s := _number(said, "at_s")) is None:
             return None
+        found = said.get("sizes")
+        sizes = found.items() if isinstance(found, dict) else ()
         return Ended(
-            at_s=said["at_s"],
-            exit_code=said.get("exit_code"),
-            signal=said.get("signal"),
-            limited=said["limited"],
-            cause=said.get("cause", ""),
-            asked=said.get("asked", False),
-            lost=said.get("lost", False),
-            peak_memory_mib=said.get("peak_memory_mib"),
-            cpu_ms=said.get("cpu_ms"),
-            sizes=said["sizes"],
+            at_s=at_s,
+            exit_code=_number(said, "exit_code"),
+            signal=_number(said, "signal"),
+            limited=said.get("limited") is True,
+            cause=str(said.get("cause", "")),
+            asked=said.get("asked") is True,
+            lost=said.get("lost") is True,
+            peak_memory_mib=_number(said, "peak_memory_mib"),
+            cpu_ms=_number(said, "cpu_ms"),
+            sizes={str(stream): size for stream, size in sizes if isinstance(size, int)},
         )
+
+    def shows_end(self, name: str) -> bool:
+        """Whether the command has ended, by a look that costs next to nothing; over NFS it may come late."""
+        return self.near and os.path.exists(f"{folder_of(self._here, name)}/ended")
 
     def stop(self, name: str) -> Outcome | None:
         """What its end is to be called, where somebody asked for it."""
         said = self._read(name, "stop") if self.near else None
-        return None if said is None else Outcome(said["outcome"])
+        return None if said is None else _outcome(said.get("outcome"))
 
     def write_stop(self, name: str, why: Outcome) -> None:
         """Remember what its end is to be called, across restarts."""
@@ -164,13 +173,13 @@ class Marks:
     def _put(self, path: Path, content: Mapping[str, object]) -> Path:
         fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         with open(fresh, "w", encoding="utf-8") as file:
-            json.dump(content, file)
+            file.write(ascii(dict(content)))
             file.flush()
             os.fsync(file.fileno())
         fresh.rename(path)
         return path
 
-    def _read(self, name: str, mark: str) -> dict[str, Any] | None:
+    def _read(self, name: str, mark: str) -> Mapping[str, Any] | None:
         if not self.readable:
             return None
         path = f"{folder_of(self.base, name)}/{mark}"
@@ -178,8 +187,21 @@ class Marks:
             content = self._slurm.read_file(path, 0, _MOST_BYTES)
         except FileNotFoundError:
             return None
-        try:
-            said: dict[str, Any] = json.loads(content)
-        except ValueError:
-            raise EngineUnreachable(f"the mark {path} is not what an attempt writes; was it changed?") from None
-        return said
+        # Jobs can write there, too. What is not a mark as it should be is one that says nothing.
+        with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            said = ast.literal_eval(content.decode())
+            if isinstance(said, dict):
+                return said
+        return {}
+
+
+def _number(said: Mapping[str, object], key: str) -> int | None:
+    number = said.get(key)
+    return number if isinstance(number, int) and abs(number) < 1 << 53 else None
+
+
+def _outcome(word: object) -> Outcome:
+    try:
+        return Outcome(str(word))
+    except ValueError:
+        return Outcome.CANCELLED

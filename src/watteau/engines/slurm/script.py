@@ -1,6 +1,5 @@
 """The batch script that runs an attempt at a Slurm site: what is said to `attempt.py`, which it is."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -83,7 +82,7 @@ def batch_script(launch: Launch, folder: str) -> str:
         "own": _own(launch, folder),
     }
     _check([*argv, launch.script, workdir, out, err, *launch.environment, *launch.environment.values()])
-    return f"{_HEAD}{_program()}\n\nmain({json.dumps(what)!r})\n"
+    return f"{_HEAD}{_program()}\n\nmain({what!a})\n"
 
 
 def _asked(environment: Mapping[str, str]) -> dict[str, str]:
