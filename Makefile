@@ -10,6 +10,13 @@ export WATTEAU_DATA := $(abspath ../shared/data)
 endif
 endif
 
+# The testbed that starts Slurm clusters on this machine, where it lies beside a checkout.
+ifndef WATTEAU_SLURM_SITES
+ifneq ($(wildcard ../shared/slurm/slurm-sites),)
+export WATTEAU_SLURM_SITES := $(abspath ../shared/slurm/slurm-sites)
+endif
+endif
+
 # Material for MkDocs prints a notice about its successor at every build.
 export NO_MKDOCS_2_WARNING := 1
 
@@ -38,10 +45,13 @@ test: setup ## Everything that CI runs: lint, format, types, docs, all tests
 test-fast: setup ## The tests that take no time, for while you work
 	$(BIN)/python -m pytest -q -n auto -m "not slow"
 
-bench: setup ## Measure replay, packing and the live system on this machine; JSON in out/
+bench: setup ## Measure replay, packing, the live system and a Slurm site on this machine; JSON in out/
 	$(BIN)/watteau bench replay --out out/bench-replay.json
 	$(BIN)/watteau bench packing --out out/bench-packing.json
 	$(BIN)/python -m tests.postgres $(BIN)/watteau bench live --out out/bench-live.json
+	@if test -n "$$WATTEAU_SLURM_SITES" && command -v sbatch >/dev/null; then \
+		set -x; $(BIN)/watteau bench slurm --out out/bench-slurm.json; \
+	else echo "Slurm is not installed here, or WATTEAU_SLURM_SITES is not set: no site is measured" >&2; fi
 
 docs: setup ## Build the documentation into site/, with every link checked
 	$(BIN)/mkdocs build --quiet --strict

@@ -47,7 +47,10 @@ _WHERE_TO_GET = (
 class _Bench(LazyGroup):
     #: What measures the live system needs the server, which the others do not.
     parts: ClassVar = {
-        "live": Part("watteau.up.bench", "live", "How fast jobs are kept, listed and started by a live system.")
+        "live": Part("watteau.up.bench", "live", "How fast jobs are kept, listed and started by a live system."),
+        "slurm": Part(
+            "watteau.up.bench_slurm", "slurm", "What goes through a Slurm site, and what watching one costs."
+        ),
     }
 
 

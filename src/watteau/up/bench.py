@@ -71,7 +71,7 @@ def live(
     if as_json:
         typer.echo(text)
     else:
-        _print(list(_lines(figures)))
+        print_lines(list(_lines(figures)))
     if out is not None:
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def bench_start(folder: Path, runs: int, show: Callable[[str], None] = lambda _:
         subprocess.run(["/bin/true"], check=True)
         bare.append(1000 * (time.perf_counter() - began))
     show("the first start")
-    with _up(folder) as (url, token, process):
+    with running_up(folder) as (url, token, process):
         with Client(url, "") as client:
             secret = client.login(one_time_token=token, label="bench").token
         with Client(url, secret) as client:
@@ -116,21 +116,31 @@ def bench_start(folder: Path, runs: int, show: Callable[[str], None] = lambda _:
             idle = (after.user + after.system - before.user - before.system) / spent
     return {
         "runs": runs,
-        "process_start_ms": _spread(bare),
-        "submit_to_running_ms": _spread(to_running),
-        "round_trip_ms": _spread(round_trip),
+        "process_start_ms": spread(bare),
+        "submit_to_running_ms": spread(to_running),
+        "round_trip_ms": spread(round_trip),
         "idle_percent_of_a_core": round(100 * idle, 3),
     }
 
 
 @contextmanager
-def _up(folder: Path) -> Iterator[tuple[str, str, psutil.Process]]:
+def running_up(folder: Path, *options: str) -> Iterator[tuple[str, str, psutil.Process]]:
     """A server of its own: its address, the first user's one-time token, its process."""
     folder.mkdir(parents=True, exist_ok=True)
     said = folder / "stderr"
     with said.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from watteau.app import main; main()", "up", "--port", "0", "--data-dir", folder],
+            [
+                sys.executable,
+                "-c",
+                "from watteau.app import main; main()",
+                "up",
+                "--port",
+                "0",
+                "--data-dir",
+                folder,
+                *options,
+            ],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
@@ -153,7 +163,8 @@ def _first_words(said: Path, process: subprocess.Popen[bytes]) -> tuple[str, str
     raise RuntimeError(f"watteau up did not become ready: {said.read_text('utf-8', 'replace')[-2_000:]}")
 
 
-def _spread(values: list[float]) -> dict[str, float]:
+def spread(values: list[float]) -> dict[str, float]:
+    """The median, and what 99 % stay below."""
     ordered = sorted(values)
     return {"median": round(statistics.median(ordered), 2), "p99": round(ordered[int(0.99 * (len(ordered) - 1))], 2)}
 
@@ -175,8 +186,9 @@ def _lines(figures: dict[str, Any]) -> Iterator[Line]:
             yield Line(f"page of 100, {what}, 99 % below", page["p99_ms"], "ms", "< 50")
 
 
-def _print(lines: list[Line]) -> None:
-    table = Table(title="The live system on this machine", title_justify="left")
+def print_lines(lines: list[Line], title: str = "The live system on this machine") -> None:
+    """A table for people."""
+    table = Table(title=title, title_justify="left")
     table.add_column("what")
     for column in ("figure", "to reach"):
         table.add_column(column, justify="right")
