@@ -15,7 +15,8 @@ from watteau.domain.requests import JobState
 from watteau.domain.sites import Held, SiteJob
 from watteau.domain.units import PoolId, SiteId, TenantId, from_epoch_s
 from watteau.engines.contract import SharedEngine
-from watteau.simulation.history import by_day, gpus_there, recorded_figures, workload_of
+from watteau.simulation.history import by_day, gpus_there, workload_of
+from watteau.simulation.results import recorded_figures
 from watteau.workload.scale import compress_to_load
 
 PARIS, MULHOUSE = SiteId("paris"), SiteId("mulhouse")
@@ -194,7 +195,7 @@ def test_what_was_recorded_is_counted_from_the_first_arrival_to_the_last_end() -
     assert (figures["wait_mean_s"], figures["wait_p50_s"], figures["wait_max_s"]) == (600, 600, 900)
     assert figures["makespan_s"] == 7_200
     assert figures["gpus_held_mean"] == 8 * (3_600 + 6_300) / 7_200
-    assert figures["gpu_utilization"] == figures["gpus_held_mean"] / 16
+    assert figures["gpus_there_mean"] == 16
     assert figures["bounded_slowdown_mean"] == pytest.approx((3_900 / 3_600 + 7_200 / 6_300) / 2)
 
 

@@ -59,10 +59,12 @@ def workloads(draw: st.DrawFn) -> Workload:
             "shape": shape,
             "tenant": tenant,
             "priority_class": priority_class,
+            **({"waited_s": runtime_s[::-1]} if draw(st.booleans()) else {}),
         },
         shapes=shapes,
         tenants=tenants,
         notes=draw(st.lists(st.text(max_size=10), max_size=2)),
+        zero_s=draw(st.none() | st.integers(0, 10**10)),
     )
 
 
@@ -72,7 +74,10 @@ def test_a_workload_is_read_as_it_was_written(workload: Workload, tmp_path_facto
     write_workload(workload, path)
     again = read_workload(path)
     assert columns(again) == columns(workload)
-    for name in ("source", "synthetic", "notes", "shapes", "tenants"):
+    assert (again.waited_s is None) == (workload.waited_s is None)
+    if again.waited_s is not None and workload.waited_s is not None:
+        assert again.waited_s.tolist() == workload.waited_s.tolist()
+    for name in ("source", "synthetic", "notes", "shapes", "tenants", "zero_s"):
         assert getattr(again, name) == getattr(workload, name)
     assert again.job_id.dtype == np.int64
     assert again.shape.dtype == np.int32

@@ -7,9 +7,18 @@ from hypothesis import strategies as st
 
 from tests.workload.files import PAI_HEADER, columns, notes, read
 from watteau.domain.errors import InputError
-from watteau.domain.jobs import Workload
+from watteau.domain.jobs import Shape, Workload
 from watteau.domain.units import DAY_S, HOUR_S, WEEK_S
-from watteau.workload.scale import assign_tenants, compress_to_load, hour_of_week_rate, resample_to_load
+from watteau.workload.columns import build_workload
+from watteau.workload.scale import (
+    assign_tenants,
+    compress_to_load,
+    hour_of_week_rate,
+    on_any_gpu_model,
+    resample_to_load,
+    submitted_between,
+    with_models_of,
+)
 
 
 def trace(jobs: int = 500) -> Workload:
@@ -39,6 +48,55 @@ def test_compression_keeps_jobs_sorted_when_moments_fall_together() -> None:
     pairs = list(zip(after.submit_s.tolist(), after.job_id.tolist(), strict=True))
     assert pairs == sorted(pairs)
     assert len(set(after.submit_s.tolist())) < 9
+
+
+def dated() -> Workload:
+    """Three jobs, a day apart, from noon on; the middle one asks for a GPU model."""
+    shapes = (Shape(1, 1_000), Shape(2, 4_000, gpu_models=("a100", "h100")))
+    column = np.arange(3, dtype=np.int64)
+    return build_workload(
+        source="dated",
+        synthetic=False,
+        columns={
+            "job_id": column,
+            "submit_s": DAY_S * column,
+            "runtime_s": column + 60,
+            "shape": column % 2,
+            "waited_s": 7 * column,
+        },
+        shapes=shapes,
+        zero_s=DAY_S // 2,
+    )
+
+
+def test_jobs_of_a_span_are_those_that_arrived_in_it_counted_from_the_first() -> None:
+    part = submitted_between(dated(), DAY_S + DAY_S // 2, 3 * DAY_S)
+    assert part.job_id.tolist() == [1, 2]
+    assert part.submit_s.tolist() == [0, DAY_S]
+    assert part.zero_s == DAY_S + DAY_S // 2
+    assert part.waited_s is not None
+    assert part.waited_s.tolist() == [7, 14]
+    assert "1 jobs arrived at other times than asked for: left out" in notes(part)
+    assert submitted_between(dated(), 0, DAY_S).job_id.tolist() == [0]
+
+
+def test_a_span_wants_dates_and_jobs() -> None:
+    with pytest.raises(InputError, match="a workload without dates"):
+        submitted_between(trace(), 0, DAY_S)
+    with pytest.raises(InputError, match="no job from 1970-02-01"):
+        submitted_between(dated(), 31 * DAY_S, 32 * DAY_S)
+
+
+def test_models_are_spelled_as_the_fleet_spells_them() -> None:
+    spelled = with_models_of(dated(), ["A100", "B200"])
+    assert [shape.gpu_models for shape in spelled.shapes] == [(), ("A100", "h100")]
+
+
+def test_jobs_may_be_let_onto_any_gpu_model_and_the_notes_count_them() -> None:
+    free = on_any_gpu_model(dated())
+    assert not any(shape.gpu_models for shape in free.shapes)
+    assert "1 jobs that ran on, or asked for, some GPU model may run as long on any other" in notes(free)
+    assert "any other" not in notes(on_any_gpu_model(trace()))
 
 
 def test_a_trace_without_span_or_gpus_cannot_be_compressed() -> None:

@@ -58,6 +58,7 @@ class Asked:
     sites: tuple[tuple[Fleet, Site], ...]
     since_ms: int
     until_ms: int
+    is_open: bool = False  # the span goes on until now, and is another one the next time
     db: str | None = None  # what Watteau itself recorded of their jobs, in this database, instead of their accounting
 
     @property
@@ -68,11 +69,13 @@ class Asked:
         return f"{what} of {', '.join(site.id for _, site in self.sites)}, {since} to {until}"
 
 
-def _span(since: str | None, until: str | None) -> tuple[int, int]:
-    """[since, until) in epoch milliseconds, of what a person wrote: up to the last midnight, UTC, and from a year
-    before, unless said otherwise. Raises InputError for one that is empty or has not begun.
+def _span(since: str | None, until: str | None) -> tuple[int, int, bool]:
+    """[since, until) in epoch milliseconds, and whether it goes on, of what a person wrote.
+
+    It goes up to the last midnight, UTC, and begins a year before, unless said otherwise. Raises InputError for one
+    that is empty or has not begun.
     """
-    at = now()
+    at = now().replace(microsecond=0)
     ended = given_moment(until, "--until", at) or datetime(*at.astimezone(UTC).timetuple()[:3], tzinfo=UTC)
     began = given_moment(since, "--since", at) or ended - _YEAR
     if began >= ended:
@@ -80,7 +83,7 @@ def _span(since: str | None, until: str | None) -> tuple[int, int]:
         raise InputError("--since", [Fault(0, "", found, "a time before --until")])
     if began >= at:
         raise InputError("--since", [Fault(0, "", f"{began.isoformat()}, which is to come", "a time that is past")])
-    return 1_000 * int(began.timestamp()), 1_000 * int(min(ended, at).timestamp())
+    return 1_000 * int(began.timestamp()), 1_000 * int(min(ended, at).timestamp()), ended >= at
 
 
 def between(workload: Workload, since: str | None, until: str | None) -> Workload:
@@ -121,7 +124,7 @@ def history(asked: Asked, show: Show, *, keep: bool = False, refresh: bool = Fal
     With `keep`, what is read of accounting is kept in the user's cache, and taken from there the next time unless
     `refresh`. Whatever keeps the accounting from being read ends the command and says what to do.
     """
-    kept = _kept_file(asked) if keep and asked.db is None else None
+    kept = _kept_file(asked) if keep and asked.db is None and not asked.is_open else None
     if kept is not None and not refresh:
         with suppress(InputError):  # it is not there, or cannot be read
             return read_workload(kept)
@@ -215,15 +218,15 @@ def _recorded_jobs(
         sites=frozenset({site.id}), submitted_since_ms=asked.since_ms, submitted_until_ms=asked.until_ms
     )
     try:
-        store = Store(db)
-        if _has_a_choice(site):
-            gpu_models |= _gpu_models(site, store.site_nodes(site.id))
-        page = store.site_jobs(only, _PAGE)
-        yield from page.jobs
-        while page.next_cursor is not None:
-            show(f"Record of {site.id}, {from_epoch_s(page.jobs[-1].submitted_ms // 1_000):%Y-%m-%d}", 0, 0)
-            page = store.site_jobs(only, _PAGE, page.next_cursor)
+        with Store(db).closing() as store:
+            if _has_a_choice(site):
+                gpu_models |= _gpu_models(site, store.site_nodes(site.id))
+            page = store.site_jobs(only, _PAGE)
             yield from page.jobs
+            while page.next_cursor is not None:
+                show(f"Record of {site.id}, {from_epoch_s(page.jobs[-1].submitted_ms // 1_000):%Y-%m-%d}", 0, 0)
+                page = store.site_jobs(only, _PAGE, page.next_cursor)
+                yield from page.jobs
     except (StoreUnavailable, ValueError) as gone:
         raise InputError("--db", [Fault(0, "", str(gone), "a database that can be opened and read")]) from None
 

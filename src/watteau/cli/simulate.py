@@ -4,6 +4,7 @@ import json
 import math
 import shlex
 import sys
+from calendar import isleap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -282,7 +283,7 @@ def _in_open_year(date: datetime, opened: datetime) -> int:
     """The same day and time in the first year, from its own, in which it is not before `opened`: seasons stay."""
     leap_day = (date.month, date.day) == (2, 29)
     for year in range(max(date.year, opened.year), _LAST_YEAR + 1):
-        moved = date.replace(year=year, day=28 if leap_day and year != date.year else date.day)
+        moved = date.replace(year=year, day=28 if leap_day and not isleap(year) else date.day)
         if moved >= opened:
             return to_epoch_s(moved)
     return to_epoch_s(opened)
@@ -405,9 +406,15 @@ def _print(summary: dict[str, Any], factors: CapacityFactors, out: Path | None, 
         ("wait, mean", lambda of: _seconds(of["wait_mean_s"])),
         ("wait, 99 % below", lambda of: _seconds(of["wait_p99_s"])),
         ("bounded slowdown, mean", lambda of: _number(of["bounded_slowdown_mean"])),
-        ("first arrival to last end", lambda of: _seconds(of["makespan_s"])),
-        ("GPUs held, mean", lambda of: _number(of["gpus_held_mean"])),
-        ("GPUs held, of those there", lambda of: _percent(of["gpu_utilization"])),
+        *(
+            [("GPUs held", _percent(summary["gpu_utilization"]))]
+            if recorded is None
+            else [
+                ("first arrival to last end", lambda of: _seconds(of["makespan_s"])),
+                ("GPUs held in that time, mean", lambda of: _number(of["gpus_held_mean"])),
+                ("GPUs there in that time, mean", lambda of: _number(of["gpus_there_mean"])),
+            ]
+        ),
         ("energy of the sites", _energy(energy["site_energy_wh"])),
         (f"renewable supply{' (synthetic)' if factors.synthetic else ''}", _energy(energy["supply_wh"])),
         ("renewable, matched hour by hour", _percent(energy["hourly_matched_share"])),

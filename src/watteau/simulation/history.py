@@ -1,9 +1,8 @@
-"""What a site's own scheduler did, as a workload that can be run again, and how its jobs fared."""
+"""What a site's own scheduler did, as a workload that can be run again."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
@@ -12,13 +11,10 @@ from watteau.domain.fleet import Site
 from watteau.domain.jobs import Workload
 from watteau.domain.requests import JobState
 from watteau.domain.sites import SiteJob
-from watteau.domain.units import DAY_S, GPU_MILLI, Int64Array, SiteId, TenantId, to_epoch_s
+from watteau.domain.units import DAY_S, Int64Array, SiteId, TenantId, to_epoch_s
 from watteau.engines.contract import SharedEngine
 from watteau.workload.accounting import NEVER_STARTED, TIMED_OUT, UNFINISHED, shape_of, tenant_of, workload_of_ended
 from watteau.workload.columns import Columns, Numbering
-
-#: Bounded slowdown divides by at least this run time (Feitelson and Rudolph, JSSPP 1998).
-SLOWDOWN_BOUND_S = 10
 
 _ROWS_AT_ONCE = 1 << 16
 _MOST_DIGITS = 18
@@ -131,31 +127,6 @@ def by_day(
         if progress is not None:
             progress(day_ms)
         yield from engine.history(day_ms, min(day_ms + DAY_S * 1_000, until_ms))
-
-
-def recorded_figures(workload: Workload, gpus: float | None = None) -> dict[str, Any] | None:
-    """How the jobs of a workload really waited and how many GPUs they held, to be set beside a replay of them.
-
-    None when that is not recorded. Means of GPUs go from the first arrival to the last end. `gpus` are those that
-    were there on average; without them there is no utilisation.
-    """
-    if workload.waited_s is None or not len(workload):
-        return None
-    wait, runtime_s = workload.waited_s, workload.runtime_s
-    span_s = int((workload.submit_s + wait + runtime_s).max() - workload.submit_s[0])
-    held = float((runtime_s * (workload.gpu_milli() / GPU_MILLI)).sum()) / span_s if span_s else None
-    slowdown = np.maximum(1.0, (wait + runtime_s) / np.maximum(runtime_s, SLOWDOWN_BOUND_S))
-    return {
-        "makespan_s": span_s,
-        "wait_mean_s": float(wait.mean()),
-        "wait_p50_s": float(np.quantile(wait, 0.5)),
-        "wait_p99_s": float(np.quantile(wait, 0.99)),
-        "wait_max_s": int(wait.max()),
-        "bounded_slowdown_mean": float(slowdown.mean()),
-        "gpus": gpus,
-        "gpus_held_mean": held,
-        "gpu_utilization": held / gpus if gpus and held is not None else None,
-    }
 
 
 def gpus_there(site: Site, since_s: int, until_s: int) -> float:

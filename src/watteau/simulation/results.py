@@ -18,11 +18,12 @@ from watteau import __version__
 from watteau.core.state import Outlook
 from watteau.domain.decisions import SENTENCE, Reason
 from watteau.domain.fleet import Fleet
+from watteau.domain.jobs import Workload
 from watteau.domain.units import GPU_MILLI, HOUR_S, Int64Array, from_epoch_s
 from watteau.energy.books import Attempts, EnergyBooks, Presence, presence_of, settle
 from watteau.energy.climate import pue_by_hour
 from watteau.energy.supply import CapacityFactors, SupplySeries, supply_wh, synthetic_capacity_factors
-from watteau.simulation.history import SLOWDOWN_BOUND_S, recorded_figures
+from watteau.simulation.history import gpus_there
 from watteau.simulation.replay import Replay
 from watteau.simulation.report import (
     ReasonRow,
@@ -34,6 +35,8 @@ from watteau.simulation.report import (
     write_report,
 )
 
+#: Bounded slowdown divides by at least this run time (Feitelson and Rudolph, JSSPP 1998).
+SLOWDOWN_BOUND_S = 10
 _ROWS_AT_ONCE = 1 << 20
 
 JOBS_COLUMNS: dict[str, tuple[str, str]] = {
@@ -170,7 +173,7 @@ def summarise(results: Results, seed: int, recorded_gpus: float | None = None) -
         "wait_max_s": int(wait.max()) if len(wait) else None,
         "jct_mean_s": _mean(turnaround),
         "bounded_slowdown_mean": _mean(slowdown),
-        "gpus_held_mean": _gpus_held_mean(results),
+        **_gpus_mean(results),
         "gpu_utilization": books.utilisation,
         "recorded": recorded_figures(replay.workload, recorded_gpus),
         "steps": replay.steps,
@@ -200,11 +203,40 @@ def summarise(results: Results, seed: int, recorded_gpus: float | None = None) -
     }
 
 
-def _gpus_held_mean(results: Results) -> float | None:
-    """From the first arrival to the last end, as `recorded_figures` counts."""
+def recorded_figures(workload: Workload, gpus: float | None = None) -> dict[str, Any] | None:
+    """How the jobs of a workload really waited and how many GPUs they held, to be set beside a replay of them.
+
+    None when that is not recorded. Means of GPUs go from the first arrival to the last end. `gpus` are those that
+    were there on average, None: not known.
+    """
+    if workload.waited_s is None or not len(workload):
+        return None
+    wait, runtime_s = workload.waited_s, workload.runtime_s
+    span_s = int((workload.submit_s + wait + runtime_s).max() - workload.submit_s[0])
+    held = float((runtime_s * (workload.gpu_milli() / GPU_MILLI)).sum()) / span_s if span_s else None
+    slowdown = np.maximum(1.0, (wait + runtime_s) / np.maximum(runtime_s, SLOWDOWN_BOUND_S))
+    return {
+        "makespan_s": span_s,
+        "wait_mean_s": float(wait.mean()),
+        "wait_p50_s": float(np.quantile(wait, 0.5)),
+        "wait_p99_s": float(np.quantile(wait, 0.99)),
+        "wait_max_s": int(wait.max()),
+        "bounded_slowdown_mean": float(slowdown.mean()),
+        "gpus_there_mean": gpus,
+        "gpus_held_mean": held,
+    }
+
+
+def _gpus_mean(results: Results) -> dict[str, float | None]:
+    """GPUs that were there and that jobs held, from the first arrival to the last end: as `recorded_figures` counts."""
     replay = results.replay
-    span_s = replay.last_end_s - int(replay.submit_s[0]) if replay.started.any() else 0
-    return float(results.books.busy_gpu_milli_s.sum()) / GPU_MILLI / span_s if span_s > 0 else None
+    began_s = int(replay.submit_s[0]) if len(replay.submit_s) else 0
+    span_s = replay.last_end_s - began_s if replay.started.any() else 0
+    if span_s <= 0:
+        return {"gpus_there_mean": None, "gpus_held_mean": None}
+    there = sum(gpus_there(site, began_s, replay.last_end_s) for site in replay.fleet.sites)
+    held = float(results.books.busy_gpu_milli_s.sum()) / GPU_MILLI / span_s
+    return {"gpus_there_mean": there, "gpus_held_mean": held}
 
 
 def peak_rss_mib() -> float:

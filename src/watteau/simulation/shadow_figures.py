@@ -17,8 +17,8 @@ from watteau.domain.units import (
 from watteau.energy.books import Attempts, EnergyBooks, presence_of, settle
 from watteau.energy.supply import CapacityFactors, supply_wh, synthetic_capacity_factors
 from watteau.simulation.bootstrap import LEAST_BLOCKS, Interval, Resamples, block_length, interval_of, resample
-from watteau.simulation.history import SLOWDOWN_BOUND_S
 from watteau.simulation.replay import Replay
+from watteau.simulation.results import SLOWDOWN_BOUND_S
 from watteau.simulation.shadow_load import HOURLY_FROM_S, Load, Row, Window
 from watteau.workload.columns import Numbering
 

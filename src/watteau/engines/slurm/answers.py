@@ -548,7 +548,6 @@ def past_job_of(said: PastJob) -> SlurmJob:
     have = said.tres or PastTres()
     counted = have.allocated or have.requested or []
     cpus, memory = _counted(counted, "cpu"), _counted(counted, "mem")
-    memory = memory or _counted(have.requested or [], "mem")
     gpus = _counted(counted, "gres", "gpu") or sum(
         whole(each.count) for each in counted if each.type == "gres" and (each.name or "").startswith("gpu:")
     )

@@ -568,7 +568,7 @@ def _past_job(row: Sequence[str]) -> SlurmJob:
     known = have if nodes else asked
     gpus = known.gpus
     cpus = _int(said["NCPUS"]) or known.cpus
-    memory = known.memory_mib or asked.memory_mib
+    memory = known.memory_mib  # what is asked for by default, a whole node's, says nothing where memory is not counted
     master, _, task = said["JobID"].partition("_")
     is_rest = task.startswith("[")
     code, number = how_ended(state, *code_and_signal(said["ExitCode"])) if over and nodes else (None, None)
