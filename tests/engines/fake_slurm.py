@@ -114,11 +114,9 @@ class FakeSlurm(Slurm):
             state = "COMPLETED" if code == 0 and not limited else "FAILED"
             self._set(replace(job, state=state, exit_code=code, signal=signal, end_s=self._now_s()))
 
-    def end_as(self, job_id: int, state: str, *, signal: int | None = 15, had_ended: int | None = None) -> None:
-        """Slurm itself ends a job; its command `had_ended` with an exit code, and Slurm had forgotten that."""
+    def end_as(self, job_id: int, state: str, *, signal: int | None = 15) -> None:
+        """Slurm itself ends a job."""
         with self._lock:
-            if had_ended is not None:
-                self._mark_end(job_id, had_ended, None, False)
             self._set(replace(self._jobs[job_id], state=state, signal=signal, end_s=self._now_s()))
 
     def end_unheard(self, job_id: int, code: int) -> None:

@@ -286,10 +286,19 @@ def test_why_slurm_ended_it_is_said(world: World, state: str, outcome: Outcome, 
 def test_a_command_that_had_ended_by_itself_ended_as_it_did_whatever_slurm_calls_it(world: World, state: str) -> None:
     """A slurmctld that forgot the end finds a node that does not run the job, and calls that NODE_FAIL."""
     slurm_id = world.runs()
+    world.cluster.end_unheard(slurm_id, 3)
     world.ms += 150_000
-    world.cluster.end_as(slurm_id, state, had_ended=3)
+    world.cluster.end_as(slurm_id, state)
     ended = world.poll()[-1]
     assert (ended.outcome, ended.exit_code) == (Outcome.FAILED, 3)
+
+
+def test_a_command_that_slurm_ended_before_its_batch_script_heard_of_it_was_cancelled(world: World) -> None:
+    slurm_id = world.runs()
+    world.engine.stop(NAME, Outcome.CANCELLED)
+    world.cluster.end_unheard(slurm_id, 143)
+    ended = world.poll()[-1]
+    assert ended.outcome is Outcome.CANCELLED
 
 
 def test_an_end_that_slurm_forgot_is_seen_by_its_mark_and_the_job_that_is_left_is_cancelled(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ CANNOT_MARK, TAKEN, NO_PYTHON, FAILED = 73, 75, 74, 70
 #: TERM and CONT go to all processes of a job, as Slurm sends them; these only to the batch shell, where asked for.
 _PASSED_ON = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
 _HANDLED = _PASSED_ON | {signal.SIGCHLD, signal.SIGTERM, signal.SIGCONT}
-_DAY_S = 86_400.0
+_DAY_S, _LATE_S = 86_400.0, 0.5
 
 
 class CannotRun(Exception):  # noqa: N818 - the name says what happened
@@ -107,6 +107,7 @@ class _Attempt:
                 self.status = signal.SIGKILL
                 self.end({"signal": int(signal.SIGKILL)})
                 os.kill(0, signal.SIGKILL)
+        self._hear_late()
         if os.WIFSIGNALED(self.status):
             self.end({"signal": os.WTERMSIG(self.status)})
         else:
@@ -273,6 +274,12 @@ class _Attempt:
                 except OSError:
                     pass
         return True
+
+    def _hear_late(self) -> None:
+        """Slurm signals one process after the other, us the last: who ended by SIGTERM was asked to."""
+        by_term = signal.SIGTERM in (self.status & 0x7F, (self.status >> 8) - 128)
+        if by_term and not self.limited and not self.asked:
+            self.asked = signal.sigtimedwait({signal.SIGTERM}, _LATE_S) is not None
 
     def _ended(self) -> bool:
         """Reap what ended; whether the command did."""

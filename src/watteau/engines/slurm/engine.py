@@ -65,8 +65,8 @@ _FIRST_GLANCE_MS, _LAST_GLANCE_MS = 100, 10_000
 _MOST_GLANCES = 8
 _SHORT_POLL_MS = 2_000
 _LONGEST_PAUSE_MS = 10_000
-#: Of all the time, at most this part goes into asking one cluster for its jobs.
-_LISTING_SHARE = 0.1
+#: Of all the time, at most this part goes into asking one cluster for all jobs; less where ends are seen by marks, too.
+_LISTING_SHARE, _LISTING_SHARE_NEAR = 0.25, 0.1
 #: Marks of ends are looked for this often, and so many jobs are then asked about one by one.
 _MARKS_MS, _MARKS_SHARE, _MOST_ENDS = 300, 0.1, 32
 _QUIET_FACTOR = 4
@@ -576,7 +576,7 @@ class SlurmEngine:
                 if its.job_id and not its.has_ended and (its.is_starting or its.asked)
                 if now_ms - its.known_ms < _LAST_GLANCE_MS or its.asked
             ]
-            self._glance_ms = 2 * self._glance_ms if young and self._glance_ms < _LAST_GLANCE_MS else 0
+            self._glance_ms = 3 * self._glance_ms // 2 if young and self._glance_ms < _LAST_GLANCE_MS else 0
             self._next_glance_ms = now_ms + self._glance_ms
             if len(young) > _MOST_GLANCES:
                 self._next_poll_ms = min(self._next_poll_ms, self._next_glance_ms)
@@ -676,7 +676,8 @@ class SlurmEngine:
             if not any(not its.has_ended for its in self._attempts.values()):
                 pause_ms = min(_LONGEST_PAUSE_MS, pause_ms * min(_QUIET_FACTOR, 1 + self._quiet // 3))
             self._poll_takes_ms = now_ms - began_ms
-            pause_ms = max(pause_ms, self._poll_takes_ms * (1 / _LISTING_SHARE - 1))
+            share = _LISTING_SHARE_NEAR if self._marks.near else _LISTING_SHARE
+            pause_ms = max(pause_ms, self._poll_takes_ms * (1 / share - 1))
             self._next_poll_ms = now_ms + self._jittered(pause_ms)
             was_silent, self._silent, self._seen_once = self._silent, "", True
             told = bool(self._changes) or self._is_new

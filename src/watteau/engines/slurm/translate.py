@@ -24,6 +24,8 @@ _NOT_THERE = frozenset({"DOWN", "ERROR", "UNKNOWN", "FUTURE", "NON_RESPONDING"})
 _NOT_THERE_FLAGS = frozenset({"NOT_RESPONDING", "INVALID_REG", "POWERING_DOWN", "REBOOT_ISSUED", "REBOOT_REQUESTED"})
 _DRAIN_FLAGS = frozenset({"DRAIN", "FAIL", "DRAINING", "DRAINED"})
 
+#: So much may the clocks of a site's machines be apart, whole seconds included.
+_CLOCKS_S = 2
 _NODE_LOST = frozenset({"NODE_FAIL", "BOOT_FAIL"})
 
 #: Slurm's own way of saying that it could not start a job (0:53).
@@ -150,7 +152,10 @@ def _ended_by_itself(job: SlurmJob, ended: Ended) -> bool:
     """
     if ended.asked or job.state == "OUT_OF_MEMORY":
         return False
-    return job.state in _NODE_LOST or ended.limited or ended.signal not in (signal.SIGTERM, signal.SIGKILL)
+    if ended.limited or job.state in _NODE_LOST:
+        return True
+    # Slurm signals a job's processes one after the other: the command may be gone before the batch script hears of it.
+    return job.end_s is None or ended.at_s + _CLOCKS_S < job.end_s
 
 
 def _how_it_ended(
