@@ -62,6 +62,7 @@ class Kit:
     kind: str
     open: Callable[[], Engine]
     nodes: tuple[str, ...] = (NODE.node,)
+    restart_s: float = 0.5  # an engine can be closed and opened again within this time
     clock_ms: int = 1  # its times are whole multiples of this, rounded down
 
     def lasting(self, runtime_s: float, job_id: int = 1, **changes: Any) -> Launch:
@@ -116,7 +117,7 @@ def slurm_kit(sites: SlurmSites, ground: str, *, by_commands: bool) -> Kit:
         return engine
 
     nodes = tuple(f"{site}-{number}" for number in (1, 2))
-    return Kit("slurm-commands" if by_commands else "slurm-rest", opened, nodes, clock_ms=1000)
+    return Kit("slurm-commands" if by_commands else "slurm-rest", opened, nodes, restart_s=5, clock_ms=1000)
 
 
 #: Another engine joins the contract suite with a line here.

@@ -16,7 +16,7 @@ LONG_S = 600
 @pytest.fixture(params=[*sorted(KITS), *(pytest.param(kind, marks=pytest.mark.slow) for kind in sorted(SLURM_KITS))])
 def kit(request: pytest.FixtureRequest, tmp_path: Path) -> Kit:
     if request.param in SLURM_KITS:
-        return SLURM_KITS[request.param](request.getfixturevalue("slurm_sites"), f"contract/{tmp_path.name}")
+        return SLURM_KITS[request.param](request.getfixturevalue("slurm_sites"), f"contract/{tmp_path.name}-{now_ms()}")
     return KITS[request.param](tmp_path)
 
 
@@ -151,7 +151,7 @@ def test_the_time_limit_ends_it(kit: Kit, listener: Listener) -> None:
 def test_a_restart_finds_what_runs_and_hears_of_its_end(kit: Kit) -> None:
     first = kit.open()
     heard = Listener(first)
-    first.start(kit.lasting(0.5))
+    first.start(kit.lasting(kit.restart_s))
     running = heard.until("watteau-1-1", Seen.RUNNING)
     first.close()
     second = kit.open()

@@ -367,6 +367,18 @@ def test_without_marks_the_accounting_says_how_it_ended(world: World) -> None:
     assert (ended.outcome, ended.exit_code, ended.nodes) == (Outcome.FAILED, 9, ("n0",))
 
 
+def test_another_watteaus_attempt_of_that_name_in_the_accounting_is_not_taken_for_ours(world: World) -> None:
+    """Most sites' accounting keeps no comments."""
+    world.cluster.keeps_accounts = True
+    other = slurm_engine(world.cluster, "/shared/another", lambda: world.ms, poll_s=3_600)
+    other.start(an_attempt())
+    world.cluster.put(_changed(world.cluster.of(NAME), comment="", state="COMPLETED", exit_code=0, end_s=1_000_100))
+    world.cluster.purge()
+    world.ms += 10_000_000
+    assert world.says().seen is Seen.ABSENT
+    other.close()
+
+
 def test_who_began_and_is_nowhere_is_lost_after_a_while(world: World) -> None:
     slurm_id = world.runs()
     world.cluster.forget(slurm_id)

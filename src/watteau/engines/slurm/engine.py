@@ -79,6 +79,7 @@ _GONE_MS = 600_000
 _CANCEL_AGAIN_MS = 10_000
 _NFS_CACHE_MS = 60_000
 _ACCOUNTING_S = 40 * 86_400
+_SKEW_S = 60
 
 
 def open_slurm(site: Site, tenants: Tenant, now_ms: Callable[[], int]) -> "SlurmEngine":
@@ -868,7 +869,7 @@ class SlurmEngine:
         unsettled = [its for its in missing if not self._settle_by_marks(its, is_last=False)]
         if not unsettled:
             return
-        kept = self._accounted([its.name for its in unsettled])
+        kept = self._accounted(unsettled)
         now_ms = self._now_ms()
         for its in unsettled:
             job = kept.get(its.name)
@@ -921,13 +922,26 @@ class SlurmEngine:
             ),
         )
 
-    def _accounted(self, names: Sequence[str]) -> dict[str, SlurmJob]:
-        """The last job of each name in the accounting, where there is one."""
+    def _accounted(self, attempts: Sequence[_Attempt]) -> dict[str, SlurmJob]:
+        """What the accounting has last of each attempt."""
+        by_name = {its.name: its for its in attempts}
         try:
-            found = self._slurm.accounting(names, max(0, self._now_ms() // 1000 - _ACCOUNTING_S))
+            found = self._slurm.accounting(list(by_name), max(0, self._now_ms() // 1000 - _ACCOUNTING_S))
         except NoAccounting:
             return {}
-        return {job.name: job for job in sorted(found, key=lambda job: (job.submit_s, job.job_id))}
+        found.sort(key=lambda job: (job.submit_s, job.job_id))
+        return {job.name: job for job in found if job.name in by_name and self._is_accounted(by_name[job.name], job)}
+
+    def _is_accounted(self, its: _Attempt, job: SlurmJob) -> bool:
+        """Whether it is this attempt: by its comment, which most sites' accounting does not keep; else by its claim.
+
+        Names alone would not do: another Watteau of this account has the same ones, and so had an earlier life of ours.
+        """
+        if said := _COMMENT.match(job.comment):
+            return said[1] == self._token
+        if claim := self._marks.claim(its.name):
+            return claim.job_id == job.job_id and job.submit_s <= claim.at_s
+        return its.since_poll > 0 and job.submit_s >= its.known_ms // 1000 - _SKEW_S
 
     def _cancel_strays(self) -> None:
         """Jobs of a name that has ended: a submission that arrived after all."""
