@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from random import Random
 
@@ -144,7 +144,8 @@ class Cloud:
             for line in self.sites.admin(site, "sinfo", "-h", "-N", "-o", "%N %T %E").splitlines():
                 node, state, why = line.split(" ", 2)
                 if "drain" in state and "Duplicate jobid" in why:
-                    self.sites.admin(site, "scontrol", "update", f"nodename={node}", "state=resume")
+                    with suppress(RuntimeError):  # slurmctld refuses it of a node that registers just now
+                        self.sites.admin(site, "scontrol", "update", f"nodename={node}", "state=resume")
 
     def check(self, log: Path, *, may_be_lost: bool = False) -> None:
         """Every end is the right one, every log whole, and the server never contradicted itself."""
