@@ -124,7 +124,8 @@ def test_slurms_gpus_are_left_as_they_are(node: Node) -> None:
 
 def test_signals_of_a_job_are_at_their_defaults(node: Node) -> None:
     node.run("grep", "-E", "^Sig(Blk|Ign):", "/proc/self/status")
-    assert set(node.log().split()[1::2]) == {"0000000000000000"}
+    # 32 and 33 are the C library's own: nobody else may set them, and the shell that began this may ignore one.
+    assert [int(mask, 16) & ~(0b11 << 31) for mask in node.log().split()[1::2]] == [0, 0]
 
 
 @pytest.mark.parametrize(
