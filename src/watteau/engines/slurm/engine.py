@@ -72,6 +72,7 @@ _MARKS_MS, _MARKS_SHARE, _MOST_ENDS = 300, 0.1, 32
 _QUIET_FACTOR = 4
 _NODES_EVERY, _LIMITS_EVERY = 5, 15  # polls
 _SILENT_AFTER = 2
+_TOMBSTONE_LOOKS = 50
 _KEPT_ENDS = 5_000
 _CLOSE_S = 5.0
 _GONE_MS = 600_000
@@ -526,7 +527,13 @@ class SlurmEngine:
         )
         with _as_silence():
             try:
-                self._slurm.cancel(self._slurm.submit(submission))
+                job_id = self._slurm.submit(submission)
+                self._slurm.cancel(job_id)
+                for _ in range(_TOMBSTONE_LOOKS):  # Slurm may have begun it: whoever looks next must find its end
+                    job = self._slurm.job(job_id)
+                    if job is None or translate.is_over(job):
+                        break
+                    threading.Event().wait(0.1)
             except InDoubt as doubt:
                 raise EngineUnreachable(str(doubt)) from doubt
             except LaunchRefused as refused:
