@@ -147,6 +147,21 @@ def test_of_two_jobs_of_one_name_the_first_is_kept_and_the_other_cancelled(world
     assert (first.state, second.state) == ("PENDING", "CANCELLED")
 
 
+def test_a_double_that_was_cancelled_is_not_taken_for_the_attempt_when_the_first_is_forgotten(world: World) -> None:
+    world.cluster.faults.append("late")
+    with pytest.raises(EngineUnreachable):
+        world.engine.start(an_attempt())
+    world.ms += 60_000
+    world.engine.start(an_attempt())
+    world.cluster.arrive()
+    world.poll()
+    first, _ = world.cluster.all_of(NAME)
+    world.cluster.forget(first.job_id)
+    assert world.poll()[-1].seen is Seen.ABSENT
+    world.engine.start(an_attempt())
+    assert world.says().seen is Seen.STARTING
+
+
 def test_of_two_jobs_of_one_name_that_which_has_the_claim_counts_whichever_it_is(world: World) -> None:
     world.cluster.faults.append("late")
     with pytest.raises(EngineUnreachable):
@@ -325,6 +340,26 @@ def test_its_own_time_limit_is_known_from_the_mark(world: World) -> None:
     slurm_id = world.runs()
     world.cluster.end(slurm_id, None, 15, limited=True)
     assert world.poll()[-1].outcome is Outcome.TIMED_OUT
+
+
+def test_a_job_whose_node_refused_it_is_lost_and_was_not_cancelled_by_anybody(world: World) -> None:
+    """Slurm calls it CANCELLED when its id is that of another job there: a slurmctld had forgotten that one."""
+    slurm_id = world.start()
+    job = _changed(world.cluster.of(NAME), start_s=world.ms // 1000, end_s=world.ms // 1000, nodes=("n0",))
+    world.cluster.put(_changed(job, state="CANCELLED"))
+    world.poll()
+    ended = world.poll(after_s=10)[-1]
+    assert (ended.outcome, ended.exit_code) == (Outcome.LOST, None)
+    assert "before its batch script began on n0" in ended.cause
+    assert slurm_id == job.job_id
+
+
+def test_a_job_that_somebody_cancelled_while_it_waited_or_ran_is_cancelled(world: World) -> None:
+    waits, runs = world.start(1), world.runs(2)
+    for slurm_id in (waits, runs):
+        world.cluster.end_as(slurm_id, "CANCELLED")
+    world.poll()
+    assert [world.says(name).outcome for name in (NAME, "watteau-2-1")] == [Outcome.CANCELLED] * 2
 
 
 def test_nothing_has_ended_while_slurm_still_clears_its_nodes(world: World) -> None:

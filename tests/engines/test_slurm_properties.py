@@ -32,6 +32,8 @@ class OneRunEach(RuleBasedStateMachine):
         self.engine = self._open()
         self.wanted: set[str] = set()  # started, and not heard to have ended
         self.stopped: set[str] = set()
+        #: Of two jobs the second was cancelled, the first forgotten: who comes later sees one that was cancelled.
+        self.unlucky: set[str] = set()
         self.told: dict[str, list[Observation]] = {name: [] for name in _NAMES}
         self.came_to: dict[str, tuple[int | None, int | None]] = {}
 
@@ -112,6 +114,8 @@ class OneRunEach(RuleBasedStateMachine):
         if job is not None:
             if ends:
                 self.came_to[job.name] = (code, None)
+            if any(other.state == "CANCELLED" for other in self.cluster.all_of(job.name)):
+                self.unlucky.add(job.name)
             self.cluster.forget(job.job_id, ends=(code, None) if ends else None)
 
     @rule()
@@ -145,7 +149,7 @@ class OneRunEach(RuleBasedStateMachine):
                     assert end.outcome is (Outcome.COMPLETED if code == 0 else Outcome.FAILED), (name, end)
                     assert (end.exit_code, end.signal) == (code, number)
                 elif end.outcome is Outcome.CANCELLED:
-                    assert name in self.stopped
+                    assert name in self.stopped | self.unlucky
                 else:
                     assert end.outcome is Outcome.LOST, (name, end)
 

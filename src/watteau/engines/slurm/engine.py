@@ -169,6 +169,7 @@ class SlurmEngine:
         self._people: dict[tuple[str, int], tuple[SlurmJob, SiteJob]] = {}
         self._gone: dict[tuple[str, int], SiteJob] = {}  # ends that Slurm does not tell by itself
         self._outputs: dict[str, dict[str, Output]] = {}
+        self._doubles: set[tuple[int, int]] = set()  # (id, submission) of jobs cancelled for another one of their name
         self._polls = 0
         self._listed = 0  # the last poll that had a list to show
         self._quiet = 0  # polls without news
@@ -722,7 +723,7 @@ class SlurmEngine:
             for job in listing.jobs:
                 if not self._is_ours(job):
                     people.append(job)
-                elif not translate.was_refused(job):
+                elif not translate.was_refused(job) and not self._was_double(job):
                     ours[job.name] = (*ours.get(job.name, ()), job)
             self._ours = ours
             news = self._take_people(people)
@@ -734,6 +735,10 @@ class SlurmEngine:
         self._settle_missing([its for its in missing if self._is_missing(its)])
         self._cancel_strays()
         return news
+
+    def _was_double(self, job: SlurmJob) -> bool:
+        """Whether it was cancelled for another one of its name: that says nothing of the attempt."""
+        return (job.job_id, job.submit_s) in self._doubles and translate.is_over(job)
 
     def _is_ours(self, job: SlurmJob) -> bool:
         if not job.name.startswith(_PREFIX) or job.user != self._access.user:
@@ -804,6 +809,7 @@ class SlurmEngine:
         counts = min(jobs, key=lambda job: (claim is None or job.job_id != claim.job_id, job.job_id))
         for job in jobs:
             if job is not counts and not translate.is_over(job) and self.may_change:
+                self._doubles.add((job.job_id, job.submit_s))
                 self._cancel(its, job.job_id)
         return counts
 
@@ -853,7 +859,10 @@ class SlurmEngine:
             ended = self._marks.ended(its.name)
             if ended is None and job.state != "COMPLETED":
                 claim = self._marks.claim(its.name)
-        if job.state == "FAILED" and ended is None and job.signal != translate.COULD_NOT_START and self._marks.readable:
+        asked = its.asked or self._marks.stop(its.name)
+        may_come = job.state == "FAILED" and job.signal != translate.COULD_NOT_START
+        may_come |= job.state == "CANCELLED" and bool(job.nodes) and claim is None and asked is None
+        if may_come and ended is None and self._marks.readable:
             # It left no mark of its end: it is not seen here yet, or another run that has not ended has the claim.
             now_ms = self._now_ms()
             its.over_ms = its.over_ms or now_ms
@@ -861,9 +870,8 @@ class SlurmEngine:
             if now_ms - its.over_ms < (_ORPHAN_MS if is_another else _MARK_MS):
                 self._still_runs(its, claim, job)
                 return
-        asked = its.asked or self._marks.stop(its.name)
         seen = translate.over(its.name, job, its.workers, asked, claim, ended)
-        if self._marks.readable and claim is None and ended is None and job.state == "FAILED":
+        if may_come and self._marks.readable and claim is None and ended is None:
             seen = translate.never_began(seen, job, self._marks.base)
         self._tell(its, seen)
 

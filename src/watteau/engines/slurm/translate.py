@@ -177,11 +177,17 @@ def _how_it_ended(
 def never_began(seen: Observation, job: SlurmJob, folder: str) -> Observation:
     """What is known of an attempt that left no mark at all, though marks can be read: it never ran its command."""
     where = f" on {', '.join(job.nodes[:4])}" if job.nodes else ""
-    cause = {
+    if job.state == "CANCELLED":
+        # So Slurm ends a job whose node refuses it: its id is that of another one there (`Duplicate jobid`).
+        cause = f"Slurm gave it nodes and cancelled it before its batch script began{where}."
+        return replace(seen, outcome=Outcome.LOST, exit_code=None, signal=None, cause=cause)
+    known = {
         attempt.CANNOT_MARK: f"The folder {folder} cannot be written{where} by the account of the job.",
         attempt.NO_PYTHON: f"There is no python3{where}, which runs the batch script.",
-    }.get(job.exit_code or 0)
-    return seen if cause is None else replace(seen, outcome=Outcome.LOST, exit_code=None, cause=cause)
+    }
+    if (said := known.get(job.exit_code or 0)) is None:
+        return seen
+    return replace(seen, outcome=Outcome.LOST, exit_code=None, cause=said)
 
 
 def by_itself(ended: Ended, asked: Outcome | None = None) -> tuple[Outcome, str]:
