@@ -15,6 +15,7 @@ from watteau.domain.sites import SiteJob
 from watteau.domain.units import SiteId, TenantId
 from watteau.engines.contract import EngineUnreachable, Seen, WorkerPlace
 from watteau.engines.slurm.engine import SlurmEngine
+from watteau.engines.slurm.marks import folder_of
 from watteau.engines.slurm.reach import reach
 
 pytestmark = pytest.mark.slow
@@ -107,6 +108,8 @@ def an_attempt(access: SlurmAccess, job_id: int) -> str:
     attempt = launch(job_id, "sleep", "600", places=(WorkerPlace(f"{SITE}-1", ()),))
     driving.engine.start(attempt)
     eventually(lambda: driving.engine.adopt([attempt.name])[0].seen is Seen.RUNNING, "it runs")
+    marks = Path(folder_of(access.folder, attempt.name))
+    eventually(lambda: (marks / "began").exists(), "its script has written what it writes at its start")
     driving.close()
     return attempt.name
 
