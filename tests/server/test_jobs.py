@@ -380,6 +380,8 @@ def test_usage_has_the_jobs_by_hand_of_ones_own_part(world: World) -> None:
         "by=shoe",
         "until=0001-01-01T00:00:00%2B14:00",
         "until=x",
+        "until=1767614400",
+        "until=2026-01-05",
     ],
 )
 def test_a_span_without_sense_is_refused(world: World, query: str) -> None:

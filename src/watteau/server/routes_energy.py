@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import AwareDatetime
 
 from watteau.domain.units import DAY_S, HOUR_S, Int64Array
 from watteau.runtime.books import LiveBooks, keep_books
 from watteau.server.problems import documented, invalid
-from watteau.server.schemas import EnergyView, HourEnergyView, SiteEnergyView, Word, moment
+from watteau.server.schemas import EnergyView, HourEnergyView, Instant, SiteEnergyView, Word, moment
 from watteau.server.service import Access, at, guard, in_range
 
 router = APIRouter(prefix="/api/v1", tags=["fleet"])
@@ -21,10 +20,10 @@ _SPAN_MS = 7 * DAY_S * 1000
 def report_energy(
     access: Annotated[Access, Depends(guard)],
     since: Annotated[
-        AwareDatetime | None, Query(description="From the hour of then on; 7 days before `until` when left out.")
+        Instant | None, Query(description="From the hour of then on; 7 days before `until` when left out.")
     ] = None,
     until: Annotated[
-        AwareDatetime | None,
+        Instant | None,
         Query(description="Up to the end of the hour of then, at most up to now; now when left out."),
     ] = None,
     site: Annotated[Word | None, Query(description="Only this site; all when left out.")] = None,

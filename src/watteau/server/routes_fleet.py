@@ -6,12 +6,12 @@ from fastapi import APIRouter, Depends, Query
 from fastapi import Request as HttpRequest
 from fastapi.responses import Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import AwareDatetime
 
 from watteau.domain.units import DAY_S, TenantId
 from watteau.server.problems import cause, documented, invalid, not_found
 from watteau.server.routes_sites import sites_now
 from watteau.server.schemas import (
+    Instant,
     OkView,
     ReadyView,
     SitesView,
@@ -68,10 +68,8 @@ def _seen_parent(parent: TenantId | None, seen: frozenset[TenantId]) -> str | No
 def report_usage(
     access: Anyone,
     by: Annotated[Literal["tenant", "user", "site"], Query(description="What the lines are by.")] = "tenant",
-    since: Annotated[
-        AwareDatetime | None, Query(description="From then on; 30 days before `until` when left out.")
-    ] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Up to then; now when left out.")] = None,
+    since: Annotated[Instant | None, Query(description="From then on; 30 days before `until` when left out.")] = None,
+    until: Annotated[Instant | None, Query(description="Up to then; now when left out.")] = None,
 ) -> UsageView:
     """GPU-hours and core-hours in [since, until), of jobs that the caller may see, jobs by hand among them."""
     services = access.services

@@ -4,7 +4,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import Response
-from pydantic import AwareDatetime
 
 from watteau.domain.fleet import Engine, Mode, Site
 from watteau.domain.requests import JobState
@@ -16,6 +15,7 @@ from watteau.server.schemas import (
     MOST_PAGE_JOBS,
     DifferencesView,
     DifferenceView,
+    Instant,
     PartitionView,
     ReservationView,
     SettingView,
@@ -158,8 +158,8 @@ def list_site_jobs(
     engine_id: Annotated[
         str, Query(max_length=64, pattern=r"^[^\x00]*$", description="Only this number of the scheduler's own.")
     ] = "",
-    since: Annotated[AwareDatetime | None, Query(description="Only those submitted then or later.")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Only those submitted before then.")] = None,
+    since: Annotated[Instant | None, Query(description="Only those submitted then or later.")] = None,
+    until: Annotated[Instant | None, Query(description="Only those submitted before then.")] = None,
     limit: Annotated[int, Query(ge=1, le=MOST_PAGE_JOBS, description="How many on a page.")] = 100,
     cursor: Annotated[
         str | None,

@@ -11,7 +11,16 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from watteau.domain.decisions import SENTENCE, Reason
 from watteau.domain.fleet import Mode
@@ -28,6 +37,16 @@ _YEAR_S = 366 * 86_400
 
 #: A word from outside that is compared with ours: short, and without control characters.
 Word = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+def _is_date_time(said: str) -> str:
+    if not re.match(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d", said):
+        raise ValueError("a date and time with its offset, as 2026-01-05T12:00:00Z (RFC 3339)")
+    return said
+
+
+#: In a query. Pydantic alone takes a number, too, and guesses whether it means seconds or milliseconds.
+Instant = Annotated[AwareDatetime, BeforeValidator(_is_date_time)]
 USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}", re.ASCII)
 UserName = Annotated[str, StringConstraints(pattern=f"^{USER_NAME.pattern}$")]
 Password = Annotated[str, StringConstraints(min_length=10, max_length=256, pattern=r"^[^\x00]*$")]
