@@ -135,6 +135,38 @@ def test_a_restart_in_doubt_finds_what_arrived(world: World) -> None:
     assert world.cluster.changed == [f"submit {NAME}"]
 
 
+def test_an_attempt_that_ended_while_its_answer_was_lost_is_told_to_have_ended(world: World) -> None:
+    world.cluster.faults.append("late")
+    with pytest.raises(EngineUnreachable):
+        world.engine.start(an_attempt())
+    world.cluster.arrive()
+    (job,) = world.cluster.all_of(NAME)
+    world.cluster.begin(job.job_id)
+    world.cluster.end(job.job_id, 3)
+    world.engine.start(an_attempt())
+    assert [(said.seen, said.exit_code) for said in world.poll()] == [(Seen.RUNNING, None), (Seen.ENDED, 3)]
+    assert world.cluster.changed == [f"submit {NAME}"]
+
+
+def test_an_attempt_that_ended_before_it_is_started_again_is_told_to_have_ended(world: World) -> None:
+    slurm_id = world.runs()
+    world.cluster.end(slurm_id, 3)
+    world.restart()
+    world.heard.clear()
+    world.engine.start(an_attempt())
+    assert [(said.seen, said.exit_code) for said in world.poll()] == [(Seen.RUNNING, None), (Seen.ENDED, 3)]
+
+
+def test_what_adoption_answers_is_told_by_nothing_else(world: World) -> None:
+    slurm_id = world.runs()
+    world.cluster.end(slurm_id, 3)
+    world.restart()
+    world.heard.clear()
+    assert world.says().seen is Seen.ENDED
+    world.engine.start(an_attempt())
+    assert world.poll() == []
+
+
 def test_of_two_jobs_of_one_name_the_first_is_kept_and_the_other_cancelled(world: World) -> None:
     world.cluster.faults.append("late")
     with pytest.raises(EngineUnreachable):

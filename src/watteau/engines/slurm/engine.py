@@ -118,6 +118,7 @@ class _Attempt:
     cancelled_ms: int = 0  # Slurm was last asked to end it then
     shown_ms: int = 0  # its mark shows that it ended since then, and Slurm has not said so yet
     look_ms: int = 0  # not to be asked about before
+    is_answered: bool = False  # what it is, is what `adopt` answers, and nobody else tells it
 
     @property
     def has_ended(self) -> bool:
@@ -312,7 +313,7 @@ class SlurmEngine:
                     strangers = [name for name in wanted if name not in self._attempts]
                 if any(name not in self._ours for name in strangers):
                     self._poll()  # it may have come since; or never
-                return self._adopt(wanted)
+                return self._adopt(wanted, is_answered=True)
 
     def read_log(self, name: str, stream: str, start: int, most: int) -> LogPart:
         """A piece of what an attempt wrote, as its nodes see it."""
@@ -748,14 +749,14 @@ class SlurmEngine:
 
     # ---- what became of an attempt
 
-    def _adopt(self, names: Sequence[str]) -> list[Observation]:
-        """Called with `_polling` held, and a picture that would show them."""
+    def _adopt(self, names: Sequence[str], *, is_answered: bool = False) -> list[Observation]:
+        """Called with `_polling` held, and a picture that would show them. Unless it is answered, `changes` tells it."""
         now_ms = self._now_ms()
         strangers = []
         with self._state:
             for name in names:
                 if name not in self._attempts:
-                    self._attempts[name] = _Attempt(name, (), now_ms)
+                    self._attempts[name] = _Attempt(name, (), now_ms, is_answered=is_answered)
                     strangers.append(self._attempts[name])
         with _as_silence():
             missing = [its for its in strangers if not self._follow(its, self._ours.get(its.name, ()), is_listed=True)]
@@ -971,14 +972,14 @@ class SlurmEngine:
                         self._cancel(its, job.job_id)
 
     def _tell(self, its: _Attempt, seen: Observation, *, is_glance: bool = False) -> None:
-        """Remember what an attempt does, and let `changes` say it. What `adopt` answers is told by nobody else."""
+        """Remember what an attempt does, and let `changes` say it, unless it is what whoever asked is told anyway."""
         with self._state:
             before, its.told = its.told, seen
             if seen.seen is Seen.ABSENT:
                 self._attempts.pop(its.name, None)
             if seen.seen is Seen.ENDED:
                 self._forget_old_ends()
-            if before is None:
+            if before is None and (its.is_answered or seen.seen in (Seen.STARTING, Seen.ABSENT)):
                 return
             if seen.seen is Seen.STARTING:
                 waits_long = self._now_ms() - its.known_ms >= _WAITS_MS
@@ -987,7 +988,8 @@ class SlurmEngine:
                 its.said_waits = seen.waits_for
             elif before == seen:
                 return
-            if seen.seen is Seen.ENDED and seen.started_ms is not None and before.seen is not Seen.RUNNING:
+            has_run = before is not None and before.seen is Seen.RUNNING
+            if seen.seen is Seen.ENDED and seen.started_ms is not None and not has_run:
                 self._changes.append(Observation(seen.name, Seen.RUNNING, started_ms=seen.started_ms, nodes=seen.nodes))
             self._changes.append(seen)
         self._wake()
