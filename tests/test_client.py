@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from tests.cli.served import ROOT, Served, serving
-from watteau.client import Client, Invalid, NotAllowed, NotFound, Settings, Unavailable, WatteauError, is_loopback
+from watteau.client import Client, Invalid, NotAllowed, NotFound, Settings, Unavailable, WatteauError
 from watteau.domain.fleet import Mode
+from watteau.domain.hosts import is_loopback
 from watteau.domain.requests import ArraySpec, JobState, Request
 
 JOB = {

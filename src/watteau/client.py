@@ -18,7 +18,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
-from ipaddress import ip_address
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from types import TracebackType
@@ -30,6 +29,7 @@ from pydantic import BaseModel, ValidationError
 
 from watteau import __version__
 from watteau.domain.fleet import Mode
+from watteau.domain.hosts import is_loopback
 from watteau.domain.requests import JobState, Request
 from watteau.server.schemas import (
     AttemptsView,
@@ -650,16 +650,6 @@ class Client:
 
     def _not_watteau(self) -> WatteauError:
         return Unavailable(f"{self.url} does not answer as a Watteau server of this version does")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine itself."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 # --- Helpers --------------------------------------------------------------------------------------------------------

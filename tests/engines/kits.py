@@ -89,10 +89,12 @@ def fake_slurm_kit(ground: Path) -> Kit:
     return Kit("slurm-in-memory", lambda: slurm_engine(cluster, str(ground)), ("n0", "n1"), clock_ms=1000)
 
 
-def slurm_engine(cluster: Slurm, folder: str, now_ms: Callable[[], int] = now_ms, **access: Any) -> SlurmEngine:
+def slurm_engine(
+    cluster: Slurm, folder: str, now_ms: Callable[[], int] = now_ms, owner: str = "", **access: Any
+) -> SlurmEngine:
     """An engine that drives a cluster."""
     fields: dict[str, Any] = {"user": FAKE_USER, "folder": folder, "poll_s": 0.1}
-    engine = SlurmEngine(SiteId("paris"), SlurmAccess(**(fields | access)), cluster, now_ms, TenantId)
+    engine = SlurmEngine(SiteId("paris"), SlurmAccess(**(fields | access)), cluster, now_ms, TenantId, owner)
     engine.may_change = True
     return engine
 

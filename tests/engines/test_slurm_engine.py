@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,24 @@ def test_two_watteaus_with_two_folders_do_not_touch_each_others_attempts(world: 
     assert view is not None
     assert [job.engine_id for job in view.jobs] == [str(slurm_id)]
     other.close()
+
+
+def test_of_two_watteaus_with_one_folder_the_second_is_told_so_and_starts_nothing(tmp_path: Path) -> None:
+    cluster = FakeSlurm(lambda: 1_000_000)
+
+    def opened(owner: str) -> SlurmEngine:
+        return slurm_engine(cluster, "/shared", lambda: 1_000_000, owner, poll_s=3_600, folder_here=str(tmp_path))
+
+    with closing(opened("one")) as engine:
+        engine.start(an_attempt())
+    with closing(opened("another")) as engine, pytest.raises(EngineUnreachable, match="another folder"):
+        engine.start(an_attempt())
+    with closing(opened("one")) as engine:
+        assert engine.adopt([NAME])[0].seen is Seen.STARTING
+    (tmp_path / "owner").unlink()
+    with closing(opened("another")) as engine:
+        engine.start(an_attempt(2))
+    assert cluster.changed == [f"submit {NAME}", "submit watteau-2-1"]
 
 
 @pytest.mark.parametrize(

@@ -164,3 +164,13 @@ def test_what_an_interrupted_migration_made_is_gone(url: str, open_store: Callab
         Store(url)
     run(url, "DROP VIEW grants")
     assert submitted(open_store(url)) == [1]
+
+
+def test_a_database_has_one_name_for_life_and_another_one_has_another(
+    url: str, tmp_path: Path, open_store: Callable[[str], Store]
+) -> None:
+    upgraded_to(url, "0002")
+    name = open_store(url).identity()
+    assert len(name) == 32
+    assert open_store(url).identity() == name
+    assert open_store(f"sqlite:///{tmp_path / 'another.db'}").identity() != name

@@ -20,7 +20,8 @@ from watteau.cli.session import (
     stop,
     warn,
 )
-from watteau.client import Client, NotAllowed, Settings, WatteauError, is_loopback
+from watteau.client import Client, NotAllowed, Settings, WatteauError
+from watteau.domain.hosts import is_loopback
 from watteau.domain.people import Role
 from watteau.server.schemas import GrantBody, Scope, UserChangedView
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, select, update
 
 from watteau.domain.people import Grant, User
 from watteau.domain.records import AttemptRecord, Change, Event, EventKind, JobRecord, PastUse
@@ -343,6 +343,12 @@ class Store:
             return log.notes(connection, after_seq, limit)
 
     # --- the database itself -----------------------------------------------------------------------------------------
+
+    def identity(self) -> str:
+        """The name that this database has for life, and no other one has but a copy of it."""
+        with self._database.reading() as connection:
+            found: str = connection.execute(select(counters.c.identity)).scalar_one()
+            return found
 
     def check(self) -> None:
         """Whether a write would be kept now. Raises StoreUnavailable with what is wrong."""

@@ -45,6 +45,7 @@ counters = Table(
     Column("last_request_id", _WHOLE, nullable=False),
     Column("last_audit_seq", _WHOLE, nullable=False),
     Column("probes", _WHOLE, nullable=False),  # writes of `check`, which prove that writing works
+    Column("identity", String(32)),  # the database's own name, for life
     CheckConstraint("one = 1", name="one_row"),
 )
 

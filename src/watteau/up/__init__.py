@@ -159,14 +159,15 @@ def _put_together(fleet_file: Path | None, db: str | None, folder: Path, policy:
     fleet = load_fleet(fleet_file) if fleet_file is not None else _this_machine(machine)
     if demo:
         fleet = _with_france(fleet)
+    try:
+        store = Store(_url(db, folder))
+        identity = store.identity()
+    except (StoreUnavailable, ValueError) as gone:
+        raise _wrong("--db", str(gone), "a database that can be opened and written") from None
     engines: dict[SiteId, Engine] = {}
     for site in fleet.sites:
         if site.mode is Mode.DRIVE or site.slurm is not None:
-            engines[site.id] = _engine(site, fleet, machine, folder, clock)
-    try:
-        store = Store(_url(db, folder))
-    except (StoreUnavailable, ValueError) as gone:
-        raise _wrong("--db", str(gone), "a database that can be opened and written") from None
+            engines[site.id] = _engine(site, fleet, machine, folder, clock, identity)
     holder = f"{socket.gethostname()}:{os.getpid()}"
     return _Parts(store, fleet, engines, Controller(store, fleet, engines, POLICIES[policy], clock, holder), clock)
 
@@ -191,10 +192,10 @@ def _with_france(fleet: Fleet) -> Fleet:
     return replace(france, sites=fleet.sites + simulated).with_tenants([MACHINE])
 
 
-def _engine(site: Site, fleet: Fleet, machine: Machine, folder: Path, clock: Clock) -> Engine:
+def _engine(site: Site, fleet: Fleet, machine: Machine, folder: Path, clock: Clock, identity: str) -> Engine:
     """The engine that a site names. Raises InputError for one that cannot be driven (yet)."""
     if site.engine is EngineKind.SLURM:
-        return _slurm(site, fleet, clock)
+        return _slurm(site, fleet, clock, identity)
     if site.engine is EngineKind.LOCAL:
         if len(site.pools) != 1 or site.nodes(site.pools[0].id) != 1:
             raise _wrong(f"site {site.id}", "a local site of several nodes", "one pool of one node: this machine")
@@ -224,13 +225,13 @@ def _engine(site: Site, fleet: Fleet, machine: Machine, folder: Path, clock: Clo
     raise _wrong(f"site {site.id}", f"engine {site.engine.value}, which this version cannot drive", expected)
 
 
-def _slurm(site: Site, fleet: Fleet, clock: Clock) -> Engine:
+def _slurm(site: Site, fleet: Fleet, clock: Clock, identity: str) -> Engine:
     from watteau.engines.slurm.engine import open_slurm  # only who has a Slurm site waits for this import
 
     if site.slurm is None:
         raise _wrong(f"site {site.id}", "engine slurm, and no word on how to reach it", "a table [sites.slurm]")
     try:
-        return open_slurm(site, fleet.tenants, clock.now_ms)
+        return open_slurm(site, fleet.tenants, clock.now_ms, identity)
     except (EngineUnreachable, ImportError) as gone:
         raise _wrong(f"site {site.id}", str(gone), "what a Slurm site needs: pip install 'watteau[slurm]'") from None
 

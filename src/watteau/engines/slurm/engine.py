@@ -83,8 +83,11 @@ _ACCOUNTING_S = 40 * 86_400
 _SKEW_S = 60
 
 
-def open_slurm(site: Site, tenants: Tenant, now_ms: Callable[[], int]) -> "SlurmEngine":
-    """The engine of a site with a table [sites.slurm]. Raises ValueError without one."""
+def open_slurm(site: Site, tenants: Tenant, now_ms: Callable[[], int], owner: str = "") -> "SlurmEngine":
+    """The engine of a site with a table [sites.slurm]. Raises ValueError without one.
+
+    `owner`: whose attempts they are, by a name that no other Watteau has; empty for who only looks.
+    """
     from watteau.engines.slurm.reach import reach
 
     if site.slurm is None:
@@ -97,7 +100,7 @@ def open_slurm(site: Site, tenants: Tenant, now_ms: Callable[[], int]) -> "Slurm
         found = by_account.get(account) or others or TenantId(account)
         return found if found in known else tenants.id
 
-    return SlurmEngine(site.id, site.slurm, reach(site.slurm, now_ms), now_ms, tenant_of)
+    return SlurmEngine(site.id, site.slurm, reach(site.slurm, now_ms), now_ms, tenant_of, owner)
 
 
 @dataclass(slots=True)
@@ -145,6 +148,7 @@ class SlurmEngine:
         slurm: Slurm,
         now_ms: Callable[[], int],
         tenant_of: Callable[[str], TenantId],
+        owner: str = "",
     ) -> None:
         self.may_change = False
         self._site_id = site_id
@@ -153,6 +157,8 @@ class SlurmEngine:
         self._now_ms = now_ms
         self._tenant_of = tenant_of
         self._marks = Marks(access, slurm)
+        self._owner = owner
+        self._owns = not owner  # whether the folder is known to be ours alone
         #: Two Watteaus may share an account as long as they have two folders: their attempts have the same names.
         self._token = hashlib.sha256(self._marks.base.encode()).hexdigest()[:8]
         self._random = Random(str(site_id))
@@ -651,6 +657,7 @@ class SlurmEngine:
                 self._polls += 1
             began_ms = self._now_ms()
             try:
+                self._own_the_folder()
                 with _as_silence():
                     listing = self._slurm.jobs(self._listing)
                     news = self._look_at_nodes()
@@ -750,7 +757,10 @@ class SlurmEngine:
     # ---- what became of an attempt
 
     def _adopt(self, names: Sequence[str], *, is_answered: bool = False) -> list[Observation]:
-        """Called with `_polling` held, and a picture that would show them. Unless it is answered, `changes` tells it."""
+        """Called with `_polling` held, and a picture that would show them.
+
+        What is found is told by `changes` as well, unless whoever asked for it gets it as the answer.
+        """
         now_ms = self._now_ms()
         strangers = []
         with self._state:
@@ -1092,6 +1102,25 @@ class SlurmEngine:
         self._check_open()
         if not self.may_change:
             raise EngineUnreachable("nothing is changed at this site: Watteau does not drive it")
+        self._own_the_folder()
+
+    def _own_the_folder(self) -> None:
+        """See to it that no other Watteau's attempts, which have the same names, leave their marks among ours.
+
+        Where the folder is not seen from here, or cannot be written, whoever set it up answers for that.
+        """
+        if self._owns or not self.may_change or not self._marks.near:
+            return
+        try:
+            owner = self._marks.own(self._owner)
+        except OSError:
+            return
+        if owner != self._owner:
+            raise EngineUnreachable(
+                f"{self._marks.base} is the folder of another Watteau, with a database of its own: give this one "
+                f"another folder in [sites.slurm]; or, if that one is gone for good, remove the file `owner` there"
+            )
+        self._owns = True
 
     def _check_open(self) -> None:
         if self._closed:

@@ -10,6 +10,7 @@ attempt that is never to begin.
         stop     what its end is to be called
         ended    how the command ended
         script, work/, stdout
+    FOLDER/owner  which Watteau's attempts these are
 
 Each is a dictionary as Python writes it, and is there as a whole or not at all.
 """
@@ -143,6 +144,23 @@ class Marks:
         """Remember what its end is to be called, across restarts."""
         folder = self._own_folder(name)
         self._put(folder / "stop", {"outcome": why.value})
+
+    def own(self, owner: str) -> str:
+        """Who has the folder: `owner` from now on, if nobody had it before."""
+        path = Path(self._here) / "owner"
+        with contextlib.suppress(FileNotFoundError):
+            return path.read_text(encoding="utf-8", errors="replace").strip()
+        fresh = path.with_name(f".owner.{secrets.token_hex(8)}")
+        try:
+            with open(fresh, "w", encoding="utf-8") as file:
+                file.write(owner + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(fresh, path)
+        finally:
+            fresh.unlink(missing_ok=True)
+        return path.read_text(encoding="utf-8", errors="replace").strip()
 
     def stop_before(self, name: str, why: Outcome, at_s: int) -> bool:
         """See to it that the attempt never begins; False: it was claimed before."""

@@ -13,6 +13,7 @@ from msgspec import DecodeError, ValidationError
 from msgspec.json import Decoder
 
 from watteau.domain.fleet import SlurmAccess
+from watteau.domain.hosts import is_loopback
 from watteau.domain.sites import Partition, Reservation
 from watteau.engines.contract import EngineUnreachable, LaunchRefused, NoAccounting
 from watteau.engines.slurm import answers
@@ -90,6 +91,7 @@ class RestSlurm:
             timeout=httpx.Timeout(read_s, connect=_CONNECT_S),
             limits=httpx.Limits(max_connections=_AT_ONCE + 4, max_keepalive_connections=_AT_ONCE + 4),
             headers={"Accept": "application/json"},
+            trust_env=not is_loopback(httpx.URL(self._url).host),
         )
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="slurm-submit")
         self._lock = Lock()
