@@ -1,6 +1,7 @@
 """The batch script of an attempt, run as a node runs it: who runs the command, how it ends, and what it leaves."""
 
 import ast
+import marshal
 import os
 import signal
 import subprocess
@@ -66,8 +67,44 @@ def node(tmp_path: Path) -> Node:
 
 
 def test_the_program_is_one_for_old_pythons_too() -> None:
-    """RHEL 8 has 3.6 for its own use; what this file imports has been there since before."""
-    ast.parse(Path(attempt.__file__).read_text(), feature_version=(3, 6))
+    """RHEL 8 has 3.6 for its own use; what these files import has been there since before."""
+    for text in (Path(attempt.__file__).read_text(), batch_script(launch(1, "true"), "/shared/000000/watteau-1-1")):
+        ast.parse(text, feature_version=(3, 6))
+
+
+def test_what_was_compiled_is_kept_and_read_by_the_next_attempt(node: Node) -> None:
+    node.run("true")
+    (kept,) = Path(node.base).glob(".attempt-*")
+    before = kept.stat()
+    assert before.st_mode & 0o777 == 0o600
+    assert node.begin(launch(2, "sh", "-c", "exit 3")).wait(timeout=30) == 3
+    assert kept.stat() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\xe3\x00", b"N", b"i\x01\x00\x00\x00"])
+def test_what_is_kept_and_cannot_be_read_is_made_anew(node: Node, content: bytes) -> None:
+    node.run("true")
+    (kept,) = Path(node.base).glob(".attempt-*")
+    whole = kept.read_bytes()
+    kept.write_bytes(content)
+    assert node.begin(launch(2, "sh", "-c", "exit 3")).wait(timeout=30) == 3
+    assert kept.read_bytes() == whole
+
+
+def test_what_others_could_have_written_is_not_run(node: Node) -> None:
+    node.run("true")
+    (kept,) = Path(node.base).glob(".attempt-*")
+    kept.write_bytes(marshal.dumps(compile("import os; os._exit(99)", "attempt.py", "exec")))
+    kept.chmod(0o660)
+    assert node.begin(launch(2, "sh", "-c", "exit 3")).wait(timeout=30) == 3
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_where_nothing_can_be_kept_the_program_runs_all_the_same(node: Node) -> None:
+    program = batch_script(launch(1, "sh", "-c", "exit 3"), "/proc/000000/watteau-1-1")
+    (node.ground / "script").write_text(program)
+    done = subprocess.run(["sh", node.ground / "script"], timeout=30, check=False)
+    assert done.returncode == attempt.CANNOT_MARK
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ written down (`ended`) and told to Slurm by ending in the same way. What else is
 
 It asks the time itself: `runtime/clock.py` is out of its reach. Whatever it imports beyond what Python has loaded by
 then costs every job some milliseconds of a core: `json` and `contextlib` half of the time in which an attempt starts,
-so marks are Python's literals, and `try` stands where `suppress` would.
+so marks are Python's literals, and `try` stands where `suppress` would. It is compiled once at each site (`script.py`).
 """
 
 import errno

@@ -11,6 +11,7 @@ attempt that is never to begin.
         ended    how the command ended
         script, work/, stdout
     FOLDER/owner  which Watteau's attempts these are
+    FOLDER/.attempt-*  `attempt.py`, compiled
 
 Each is a dictionary as Python writes it, and is there as a whole or not at all.
 """

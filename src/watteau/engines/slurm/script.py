@@ -1,5 +1,7 @@
 """The batch script that runs an attempt at a Slurm site: what is said to `attempt.py`, which it is."""
 
+import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +26,41 @@ for python in python3 /usr/libexec/platform-python; do
 done
 exit {attempt.NO_PYTHON}
 '''
+"""
+
+#: To compile the program takes as long as Python takes to start. So the first attempt of a site keeps what came of it
+#: beside the marks, and later ones read that, if it is of our own account and nobody else can write it.
+_LOAD = """
+import os
+import sys
+from marshal import dumps, loads
+
+kept = "%s/.attempt-%s-%x" % (BASE, DIGEST, sys.hexversion)
+code = None
+try:
+    opened = os.open(kept, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        about = os.fstat(opened)
+        if about.st_uid == os.geteuid() and not about.st_mode & 0o022:
+            code = loads(os.read(opened, about.st_size))
+    finally:
+        os.close(opened)
+except (OSError, EOFError, ValueError, TypeError):
+    pass
+if not hasattr(code, "co_code"):
+    code = compile(PROGRAM, "attempt.py", "exec")
+    fresh = "%s.%s.%d" % (kept, os.environ.get("SLURM_JOB_ID", ""), os.getpid())
+    try:
+        opened = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(opened, dumps(code))
+        finally:
+            os.close(opened)
+        os.rename(fresh, kept)
+    except OSError:
+        pass
+exec(code)
+main(LAUNCH)
 """
 
 
@@ -82,7 +119,10 @@ def batch_script(launch: Launch, folder: str) -> str:
         "own": _own(launch, folder),
     }
     _check([*argv, launch.script, workdir, out, err, *launch.environment, *launch.environment.values()])
-    return f"{_HEAD}{_program()}\n\nmain({what!a})\n"
+    program, digest = _program()
+    base = os.path.dirname(os.path.dirname(folder))
+    said = {"BASE": base, "DIGEST": digest, "PROGRAM": program, "LAUNCH": what}
+    return _HEAD + "".join(f"{name} = {value!a}\n" for name, value in said.items()) + _LOAD
 
 
 def _asked(environment: Mapping[str, str]) -> dict[str, str]:
@@ -135,5 +175,7 @@ def _check(texts: Iterable[str]) -> None:
 
 
 @cache
-def _program() -> str:
-    return files("watteau.engines.slurm").joinpath("attempt.py").read_text(encoding="utf-8")
+def _program() -> tuple[str, str]:
+    """The program, and a name that no other version of it has."""
+    text = files("watteau.engines.slurm").joinpath("attempt.py").read_text(encoding="utf-8")
+    return text, hashlib.sha256(text.encode()).hexdigest()[:16]
