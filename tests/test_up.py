@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from watteau.up import _listen
+
 UP = "import sys; from watteau.app import main; sys.argv[0] = 'watteau'; main()"
 
 
@@ -23,6 +25,12 @@ def up(*arguments: str, timeout_s: float = 240) -> subprocess.CompletedProcess[s
         timeout=timeout_s,
         check=False,
     )
+
+
+def test_answers_do_not_wait_for_the_acknowledgement_of_the_one_before() -> None:
+    """asyncio sets TCP_NODELAY on a connection only where its protocol is named, and it inherits what listens."""
+    with _listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
 
 
 def test_the_demonstration_runs_a_real_job_and_ends(tmp_path: Path) -> None:

@@ -27,16 +27,41 @@ from watteau.cli.inputs import fail
 from watteau.client import Client
 from watteau.domain.errors import Fault, InputError
 from watteau.domain.fleet import SlurmAccess
-from watteau.domain.requests import Request
+from watteau.domain.requests import JobId, Request
+from watteau.engines.contract import Launch, attempt_name
 from watteau.engines.slurm.bench import cpu_s
 from watteau.engines.slurm.facts import Submission
+from watteau.engines.slurm.marks import folder_of
 from watteau.engines.slurm.reach import reach
+from watteau.engines.slurm.script import batch_script
 from watteau.runtime.clock import Clock
 from watteau.up.bench import Line, print_lines, running_up, spread
 
 SITE = "bench"
 WAYS = ("rest", "commands")
 _PATIENCE_S = 300.0
+#: What Watteau makes of a job of these.
+_LAUNCH = Launch(
+    name="",
+    job_id=JobId(0),
+    number=1,
+    job_name="bench",
+    user="bench",
+    tenant="bench",
+    command=(),
+    script="",
+    arguments=(),
+    environment={},
+    workdir="",
+    stdout="",
+    stderr="",
+    time_limit_s=600,
+    grace_s=30,
+    gpu_milli=0,
+    cpu_milli=1_000,
+    memory_mib=0,
+    places=(),
+)
 _POLLS = 5
 _SETTLE_S, _WATCH_S = 20.0, 30.0
 
@@ -89,6 +114,7 @@ def slurm(
     ],
     jobs: Annotated[int, typer.Option(min=10, max=100_000, help="Jobs that go through the site.")] = 1_000,
     runs: Annotated[int, typer.Option(min=5, max=1_000, help="Jobs that are started one after another.")] = 30,
+    seconds: Annotated[int, typer.Option(min=1, max=600, help="How long jobs sleep that do something.")] = 5,
     queue: Annotated[int, typer.Option(min=0, max=90_000, help="Jobs at the site that is watched.")] = 10_000,
     nodes: Annotated[int, typer.Option(min=0, max=60_000, help="Nodes of the site that is watched.")] = 3_000,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
@@ -106,7 +132,8 @@ def slurm(
         figures: dict[str, Any] = {"machine": _machine()}
         with running_cluster(testbed) as cluster:
             figures["latency"] = bench_latency(cluster, runs, show)
-            figures["through"] = bench_through(cluster, jobs, show)
+            figures["through"] = bench_through(cluster, jobs, 0, show)
+            figures["through_longer"] = bench_through(cluster, jobs, seconds, show)
             figures["slurm"] = cluster.version
         with running_cluster(testbed) as cluster:
             figures["watch"] = bench_watch(cluster, queue, nodes, show)
@@ -322,58 +349,98 @@ def _watteau(cluster: Cluster, way: str) -> Iterator[tuple[Client, psutil.Proces
 # ---- how many ------------------------------------------------------------------------------------------------------
 
 
-def bench_through(cluster: Cluster, jobs: int, show: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """So many jobs that each write down when they ran: from the first submission to the last one's line.
+def bench_through(
+    cluster: Cluster, jobs: int, seconds: int = 0, show: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """So many jobs that write down when they run, and then sleep: from the first submission to the last one's line.
 
-    A plain loop, `sbatch` after `sbatch`, goes before and after, and its better run is what is compared with.
+    A plain loop, `sbatch` after `sbatch`, goes before and after, and its better run is what is compared with: once over
+    these jobs as anybody would write them, and once over the batch scripts that Watteau makes of them, which run a
+    command once and keep how it ended. What lies between the two loops is what that costs on the nodes.
     """
-    figures: dict[str, Any] = {"jobs": jobs, "sbatch_loop_s": []}
+    figures: dict[str, Any] = {"jobs": jobs, "seconds": seconds, "sbatch_loop_s": [], "sbatch_loop_of_attempts_s": []}
+    what = f"{jobs} jobs of {seconds} s"
 
     def loop() -> None:
-        show(f"{jobs} jobs by a loop of sbatch")
-        figures["sbatch_loop_s"].append(round(_through_sbatch(cluster, jobs), 2))
+        show(f"{what} by a loop of sbatch")
+        figures["sbatch_loop_s"].append(round(_through_sbatch(cluster, jobs, seconds), 2))
+
+    def loop_of_attempts() -> None:
+        show(f"{what} by a loop of sbatch over Watteau's batch scripts")
+        figures["sbatch_loop_of_attempts_s"].append(round(_attempts_through_sbatch(cluster, jobs, seconds), 2))
 
     loop()
+    loop_of_attempts()
     for way in WAYS:
-        show(f"{jobs} jobs by Watteau, by {way}")
-        took_s, cpu_s = _through_watteau(cluster, way, jobs)
+        show(f"{what} by Watteau, by {way}")
+        took_s, cpu_s = _through_watteau(cluster, way, jobs, seconds)
         figures[f"watteau_by_{way}_s"] = round(took_s, 2)
         figures[f"server_by_{way}_cpu_s"] = round(cpu_s, 2)
+    loop_of_attempts()
     loop()
-    best = min(figures["sbatch_loop_s"])
     for way in WAYS:
-        figures[f"ratio_by_{way}"] = round(best / figures[f"watteau_by_{way}_s"], 3)
+        took_s = figures[f"watteau_by_{way}_s"]
+        figures[f"ratio_by_{way}"] = round(min(figures["sbatch_loop_s"]) / took_s, 3)
+        figures[f"ratio_of_attempts_by_{way}"] = round(min(figures["sbatch_loop_of_attempts_s"]) / took_s, 3)
     return figures
 
 
-def _through_sbatch(cluster: Cluster, jobs: int) -> float:
+def _through_sbatch(cluster: Cluster, jobs: int, seconds: int) -> float:
     folder = _fresh_folder(cluster)
     script = cluster.jobs_folder / f"{folder.name}.sh"
-    script.write_text(f"#!/bin/sh\n{_leaves(folder / '$SLURM_JOB_ID')}\n")
-    loop = f'i=0; while [ $i -lt {jobs} ]; do sbatch --parsable -n 1 -t 10 -o /dev/null "$0"; i=$((i+1)); done'
+    script.write_text(_script(folder, "$SLURM_JOB_ID", seconds))
+    return _looped(cluster, folder, jobs, str(script))
+
+
+def _attempts_through_sbatch(cluster: Cluster, jobs: int, seconds: int) -> float:
+    folder = _fresh_folder(cluster)
+    scripts, marks = folder.with_suffix(".scripts"), cluster.access("rest").folder
+    scripts.mkdir()
+    script = _script(folder, "$WATTEAU_JOB_ID", seconds)
+    for number in range(jobs):
+        name = attempt_name(JobId(number + 1), 1)
+        launch = replace(_LAUNCH, name=name, job_id=JobId(number + 1), script=script)
+        (scripts / f"{number}.sh").write_text(batch_script(launch, folder_of(marks, name)))
+    return _looped(cluster, folder, jobs, f"{scripts}/$i.sh")
+
+
+def _looped(cluster: Cluster, folder: Path, jobs: int, script: str) -> float:
+    """A loop of sbatch; `script` may say $i."""
+    loop = f'i=0; while [ $i -lt {jobs} ]; do sbatch --parsable -n 1 -t 10 -o /dev/null "{script}"; i=$((i+1)); done'
     began_ns = _now_ns()
-    subprocess.run([*cluster.prefix, "sh", "-c", loop, str(script)], stdout=subprocess.DEVNULL, check=True, cwd="/tmp")
-    return (_last_of(folder, jobs) - began_ns) / 1e9
+    subprocess.run([*cluster.prefix, "sh", "-c", loop], stdout=subprocess.DEVNULL, check=True, cwd="/tmp")
+    took_s = (_last_of(folder, jobs) - began_ns) / 1e9
+    _until_empty(cluster)
+    return took_s
 
 
-def _through_watteau(cluster: Cluster, way: str, jobs: int) -> tuple[float, float]:
+def _through_watteau(cluster: Cluster, way: str, jobs: int, seconds: int) -> tuple[float, float]:
     """(seconds until the last job's line, CPU seconds of the server and its commands meanwhile)."""
     folder = _fresh_folder(cluster)
-    request = Request(
-        name="bench",
-        script=f"#!/bin/sh\n{_leaves(folder / '$WATTEAU_JOB_ID')}\n",
-        cpu_milli=1_000,
-        time_limit_s=600,
-    )
+    script = _script(folder, "$WATTEAU_JOB_ID", seconds)
+    request = Request(name="bench", script=script, cpu_milli=1_000, time_limit_s=600)
     with _watteau(cluster, way) as (client, server):
         client.wait(client.submit(_request(cluster, folder.name + "-first")).id, timeout_s=_PATIENCE_S)
         began_ns, before_s = _now_ns(), cpu_s(server)
-        client.submit_many([request] * jobs)
+        last = client.submit_many([request] * jobs)[-1]
         last_ns = _last_of(folder, jobs)
         spent_s = cpu_s(server) - before_s
-        for job in client.jobs():
-            client.wait(job.id, timeout_s=_PATIENCE_S)
+        client.wait(last.id, timeout_s=_PATIENCE_S)
+        _until_empty(cluster)
     return (last_ns - began_ns) / 1e9, spent_s
+
+
+def _script(folder: Path, name: str, seconds: int) -> str:
+    return f"#!/bin/sh\n{_leaves(folder / name)}\n" + (f"sleep {seconds}\n" if seconds else "")
+
+
+def _until_empty(cluster: Cluster) -> None:
+    """The next measurement begins on an idle cluster."""
+    deadline = time.perf_counter() + _PATIENCE_S
+    while cluster.admin("squeue", "-h", "-o", "%i").strip():
+        if time.perf_counter() > deadline:
+            raise RuntimeError(f"jobs were left at the cluster for {_PATIENCE_S:.0f} s")
+        time.sleep(0.5)
 
 
 def _fresh_folder(cluster: Cluster) -> Path:
@@ -512,12 +579,18 @@ def _machine() -> dict[str, Any]:
 
 
 def _lines(figures: Mapping[str, Any]) -> Iterator[Line]:
-    through, latency, watched = figures["through"], figures["latency"], figures["watch"]
-    loop = min(through["sbatch_loop_s"])
-    for way in WAYS:
-        rate = through["jobs"] / through[f"watteau_by_{way}_s"]
-        beside = f"{through[f'ratio_by_{way}']:.2f} of a loop of sbatch ({through['jobs'] / loop:.0f}/s)"
-        yield Line(f"{through['jobs']:,} jobs through one site, by {way}", rate, "jobs/s", "0.90 of sbatch", beside)
+    latency, watched = figures["latency"], figures["watch"]
+    for through in (figures["through"], figures["through_longer"]):
+        what = f"of {through['seconds']} s" if through["seconds"] else "that do nothing"
+        loop = through["jobs"] / min(through["sbatch_loop_s"])
+        attempts = through["jobs"] / min(through["sbatch_loop_of_attempts_s"])
+        for way in WAYS:
+            rate = through["jobs"] / through[f"watteau_by_{way}_s"]
+            beside = (
+                f"{through[f'ratio_by_{way}']:.2f} of a loop of sbatch ({loop:.0f}/s), "
+                f"{through[f'ratio_of_attempts_by_{way}']:.2f} of one over the same batch scripts ({attempts:.0f}/s)"
+            )
+            yield Line(f"{through['jobs']:,} jobs {what}, by {way}", rate, "jobs/s", "0.90 of sbatch", beside)
     for way in WAYS:
         median = latency[f"watteau_by_{way}_ms"]["median"]
         beside = f"{latency['sbatch_ms']['median']:,.0f} ms by sbatch alone, which is Slurm's own time"
