@@ -259,7 +259,7 @@ def _leading(port: int) -> bool | None:
 
 
 def _until(ports: Iterable[int], leads: bool, otherwise: str) -> int:
-    """Which of the servers says so first. How long it takes is not judged: that depends on what else the machine does."""
+    """Which of the servers says so first. How long it takes is not judged: that depends on what else runs here."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for port in ports:
