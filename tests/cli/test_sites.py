@@ -134,6 +134,23 @@ def test_a_file_without_a_slurm_site_has_nothing_to_compare(run: Run, tmp_path: 
     assert run("sites", "diff", "--fleet", str(wrong)).code == 2
 
 
+def test_a_site_that_does_not_answer_is_named_and_the_next_one_is_asked_all_the_same(run: Run, tmp_path: Path) -> None:
+    said = (EXAMPLES / "one-machine-256.toml").read_text(encoding="utf-8").replace('"simulated"', '"slurm"')
+    name, _, site = said.partition("[[sites]]")
+    site = "[[sites]]" + site.replace(
+        "[[sites.pools]]", '[sites.slurm]\nuser = "u"\nfolder = "/x"\ncommand_prefix = ["false"]\n\n[[sites.pools]]'
+    )
+    fleet = tmp_path / "fleet.toml"
+    fleet.write_text(name + site + site.replace('"machine"', '"other"'), encoding="utf-8")
+    found = run("sites", "diff", "--fleet", str(fleet))
+    assert (found.code, found.out) == (5, "")
+    assert [line.split(":")[0] for line in found.err.splitlines()] == [
+        "site machine does not answer",
+        "site other does not answer",
+    ]
+    assert json.loads(run("sites", "diff", "--fleet", str(fleet), "--json").out) == {"machine": None, "other": None}
+
+
 def test_sites_are_completed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert complete.sites("pa") == [("paris", "Paris")]
     assert complete.sites("x") == []

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -285,10 +285,15 @@ def diff_sites(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What the fleet file and the sites' engines say differently. Exit code 0: nothing; 1: something."""
-    found = _asked_for(site) if fleet is None else _found_in(fleet, site)
+    """What the fleet file and the sites' engines say differently.
+
+    Exit code 0: nothing; 1: something; 5: a site did not answer, and is left out (null in the JSON).
+    """
+    silent: dict[str, str] = {}
+    found = _asked_for(site, silent) if fleet is None else _found_in(fleet, site, silent)
     if as_json:
-        print_json({each: [one.model_dump(mode="json") for one in its] for each, its in found.items()})
+        said: dict[str, Any] = {each: [one.model_dump(mode="json") for one in its] for each, its in found.items()}
+        print_json(said | dict.fromkeys(silent))
     else:
         rows = [[each, one.where, one.what, one.fleet, one.engine] for each, its in found.items() for one in its]
         if rows:
@@ -296,13 +301,17 @@ def diff_sites(
         for each, its in found.items():
             for one in its:
                 typer.echo(f"{each}, {one.where}, {one.what}: {one.remedy}", err=True)
-    if not found:
+    for cause in silent.values():
+        typer.echo(cause, err=True)
+    if not found and not silent:
         typer.echo("no site has an engine that others use, too: there is nothing to compare", err=True)
+    if silent:
+        raise typer.Exit(Exit.NOT_REACHABLE)
     if any(found.values()):
         raise typer.Exit(Exit.JOB_FAILED)
 
 
-def _asked_for(site: str | None) -> dict[str, Sequence[DifferenceView]]:
+def _asked_for(site: str | None, silent: dict[str, str]) -> dict[str, Sequence[DifferenceView]]:
     """By site. One that has nothing to compare is left out, unless it is asked for by name."""
     with connected() as client:
         if site is not None:
@@ -312,12 +321,15 @@ def _asked_for(site: str | None) -> dict[str, Sequence[DifferenceView]]:
             try:
                 found[each.id] = client.differences(each.id)
             except Invalid as error:
-                if error.problem is None or error.problem.code != "conflict":
+                code = error.problem.code if error.problem is not None else ""
+                if code == "nothing_seen":
+                    silent[each.id] = str(error)
+                elif code != "conflict":
                     raise
         return found
 
 
-def _found_in(file: Path, site: str | None) -> dict[str, Sequence[DifferenceView]]:
+def _found_in(file: Path, site: str | None, silent: dict[str, str]) -> dict[str, Sequence[DifferenceView]]:
     from watteau.cli import inputs
     from watteau.domain.errors import InputError
 
@@ -325,10 +337,12 @@ def _found_in(file: Path, site: str | None) -> dict[str, Sequence[DifferenceView
         fleet = inputs.load_fleet(file)
     except InputError as error:
         inputs.fail(error)
-    return dict(_compared(fleet, file, site))
+    return dict(_compared(fleet, file, site, silent))
 
 
-def _compared(fleet: "Fleet", file: Path, wanted: str | None) -> Iterable[tuple[str, Sequence[DifferenceView]]]:
+def _compared(
+    fleet: "Fleet", file: Path, wanted: str | None, silent: dict[str, str]
+) -> Iterable[tuple[str, Sequence[DifferenceView]]]:
     from watteau.engines.contract import EngineUnreachable
     from watteau.engines.slurm.engine import open_slurm
     from watteau.runtime.clock import Clock
@@ -346,11 +360,11 @@ def _compared(fleet: "Fleet", file: Path, wanted: str | None) -> Iterable[tuple[
             engine.capacity()  # waits for the first look
             view = engine.look()
         except EngineUnreachable as silence:
-            fail(f"site {each.id} does not answer: {silence}", Exit.NOT_REACHABLE)
+            silent[each.id] = f"site {each.id} does not answer: {silence}"
+            continue
         finally:
             engine.close()
-        if view is None:
-            fail(f"site {each.id} has shown nothing", Exit.NOT_REACHABLE)
+        assert view is not None, "who has answered has shown something"
         yield each.id, [DifferenceView.of(one) for one in differences(each, view, assign(each, view, ()))]
 
 
