@@ -75,7 +75,9 @@ class Cloud:
         self.nursery = nursery
         self.random = Random(seed)
         self.proxies = {site: Proxy(sites.rest_port(site)) for site in SITES[:2]}
-        self.shared = sites.shared_folder("three-sites")
+        # Of this test alone: each begins with a database of its own, and so with the same names of attempts.
+        self.ground = f"three-sites-{seed}"
+        self.shared = sites.shared_folder(self.ground)
         self.fleet = folder / "fleet.toml"
         self.fleet.write_text('name = "three"\n' + "".join(self._site(site) for site in SITES))
         self.url = f"sqlite:///{folder}/watteau.db"
@@ -93,7 +95,7 @@ class Cloud:
 
     def _site(self, site: str) -> str:
         """Two sites by slurmrestd, through something that can fail; one by commands, as a login node would have it."""
-        folder = self.sites.shared_folder(f"three-sites/{site}")
+        folder = self.sites.shared_folder(f"{self.ground}/{site}")
         if site in self.proxies:
             # Tokens that live for half a minute: each is renewed several times.
             command = ", ".join(f"'{word}'" for word in self.sites.token_command(site, lifespan_s=30))
