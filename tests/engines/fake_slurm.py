@@ -33,8 +33,8 @@ class _Run:
 
 def what_it_runs(script: str) -> dict[str, Any]:
     """What a batch script of ours says to the program that it is."""
-    line = script.rstrip().rpartition("\n")[2]
-    said: dict[str, Any] = ast.literal_eval(line.removeprefix("main(").removesuffix(")"))
+    line = next(line for line in script.splitlines() if line.startswith("LAUNCH = "))
+    said: dict[str, Any] = ast.literal_eval(line.removeprefix("LAUNCH = "))
     return said
 
 
@@ -277,7 +277,7 @@ class FakeSlurm(Slurm):
     def _accept(self, submission: Submission) -> int:
         job = self._record(submission, state="PENDING", reason="")
         self._set(job)
-        what = what_it_runs(submission.script) if "main(" in submission.script else {}
+        what = what_it_runs(submission.script) if "\nLAUNCH = " in submission.script else {}
         self._runs[job.job_id] = _Run(submission, what)
         return job.job_id
 
