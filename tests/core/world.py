@@ -18,6 +18,7 @@ from watteau.core.state import (
     grow_log,
     grow_queue,
     outage_windows,
+    set_envelope,
 )
 from watteau.core.step import Events, step
 from watteau.domain.decisions import Reason
@@ -43,6 +44,7 @@ class Ask(NamedTuple):
     tenant: int = ALICE
     priority: int = 0
     limit_s: int = NO_LIMIT_S
+    due_s: int = 0  # latest start of a flexible job; 0: it is not flexible
 
     @property
     def told_s(self) -> int:
@@ -256,6 +258,7 @@ def build(
     outlook: Outlook | None = None,
     watch: Callable[[World], None] = lambda _: None,
     open_at_s: int = 0,
+    green_kw: Sequence[Sequence[float]] | None = None,
 ) -> World:
     """A world at its first second: what is open by then has been opened, no job has arrived."""
     jobs = sorted(asked, key=lambda ask: ask.submit_s)
@@ -282,9 +285,12 @@ def build(
     its["shape"] = [shapes.index(ask.shape) for ask in jobs]
     its["tenant"] = [ask.tenant for ask in jobs]
     its["priority_class"] = [ask.priority for ask in jobs]
+    its["due_s"] = [ask.due_s for ask in jobs]
     state.workers["job"] = np.repeat(np.arange(len(jobs)), workers)
     served = np.array([ask.served_s for ask in jobs], dtype=np.int64)
     clock = wheel.new_clock(served, its["submit_s"].copy(), open_at_s, len(jobs) + 1)
+    if green_kw is not None:
+        set_envelope(state, 0, (1e6 * np.array(green_kw)).astype(np.int64))
     changes = capacity_changes(fleet, state)
     world = World(fleet, jobs, state, clock, [change for change in changes if change.at_s > open_at_s], watch)
     announce_outages(state, outage_windows(fleet), open_at_s)

@@ -89,6 +89,8 @@ SITE = np.dtype(
         ("idle_mw", i8),  # of which what the open nodes draw even when nothing runs
         ("limit_mw", i8),  # what the site's limit leaves for IT at this hour's PUE
         ("power_hold", i1),  # a job that holds a reservation waits for power here
+        ("flexible_mw", i8),  # what flexible jobs that run add to power_mw
+        ("green_mw", i8),  # the envelope of this hour: so much flexible jobs may add before their latest start
     ],
     align=True,
 )
@@ -137,6 +139,7 @@ JOB = np.dtype(
         ("tried_gained", i8),  # of a gang that found too little room: `gained` for its GPUs then
         ("tried_room", i4),  # ... and how many of its workers would have fitted into one pool
         ("reserved_s", i8),  # promised start, NEVER_S: no reservation
+        ("due_s", i8),  # latest start of a flexible job, until which the gate may hold it; 0: not flexible
         ("first_worker", i4),
         ("shape", i4),
         ("tenant", i4),
@@ -145,6 +148,7 @@ JOB = np.dtype(
         ("priority_class", i2),
         ("reason", i2),
         ("state", i1),
+        ("gated", i1),  # it waits at the gate, not in the queue
     ],
     align=True,
 )
@@ -193,6 +197,8 @@ CYCLE = np.dtype(
         ("weight_zero_s", i8),  # the moment at which the decay weight is 1
         ("cpu_binds", i1),  # some shape asks for more CPU or memory than its GPUs' even share
         ("power_binds", i1),
+        ("gated", i8),  # jobs at the gate
+        ("released_mw", i8),  # power of those that were let go in this hour; above 0 if any was
         ("blocked", i1),  # strict order: the first job did not fit and nothing was freed since
         ("held_by_quota", i8),  # waiting jobs whose reason is a quota
         ("quota_freed", i1),  # a tenant whose quota keeps jobs waiting uses less than before
@@ -243,6 +249,8 @@ class State(Bundle):
     logged: Any  # [.] LOGGED: every change of a waiting job's reason
     limit_mw: Any  # int64 [site, hour]: outlook
     limit_ahead_mw: Any  # int64 [site, hour]: the highest limit of this hour and of all later ones
+    green_mw: Any  # int64 [site, hour]: the envelope, as in SITE
+    gate: Any  # int32 [job]: a heap of those at the gate, the earliest latest start on top
     preference: Any  # int32 [hour, pool]: outlook, pools in the order in which they are tried
     typical: Any  # int64 [typical task, 5]: share in millionths, whole GPUs, thousandths, CPU milli, memory MiB
     typical_pools: Any  # int8 [typical task, pool]

@@ -19,6 +19,7 @@ _TOPOLOGY = int(Reason.TOPOLOGY)
 _BEHIND_OTHERS = int(Reason.BEHIND_OTHERS)
 _OUTAGE_AHEAD = int(Reason.OUTAGE_AHEAD)
 _SITE_POWER = int(Reason.SITE_POWER)
+_GREEN_HOLD = int(Reason.GREEN_HOLD)
 _QUOTA = int(Reason.QUOTA)
 _ONE_BLOCK_REQUIRED = 2
 
@@ -170,6 +171,34 @@ def forget_reason(s: State, job: int) -> None:
 
 
 @kernel
+def say(s: State, job: int, reason: int, now: int) -> None:
+    """Keep a job's reason, and log it when it changed."""
+    cycle = s.cycle[0]
+    if s.jobs[job].reason == reason:
+        return
+    forget_reason(s, job)
+    s.jobs[job].reason = reason
+    if cycle.logged < len(s.logged):
+        line = s.logged[cycle.logged]
+        line.job = job
+        line.reason = reason
+        line.at_s = now
+        cycle.logged += 1
+    elif len(s.logged) > 0:
+        cycle.logged_lost += 1
+
+
+@kernel
+def most_mw(s: State, shape: int) -> int:
+    """The IT power in mW that a job of this shape adds where it adds most, and at least 1."""
+    most = 1
+    for p in range(len(s.pools)):
+        if s.shape_pools[shape, p]:
+            most = max(most, s.shapes[shape].total_milli * s.pools[p].busy_mw_per_milli)
+    return int(most)
+
+
+@kernel
 def commit(s: State, job: int, pool: int, now: int) -> None:
     """Book a job whose workers have all been placed: it runs from now."""
     row = s.jobs[job]
@@ -178,7 +207,12 @@ def commit(s: State, job: int, pool: int, now: int) -> None:
     row.start_s = now
     row.pool = pool
     forget_reason(s, job)
-    s.sites[s.pools[pool].site].power_mw += shape.total_milli * s.pools[pool].busy_mw_per_milli
+    need_mw = shape.total_milli * s.pools[pool].busy_mw_per_milli
+    s.sites[s.pools[pool].site].power_mw += need_mw
+    if row.due_s > 0:
+        s.sites[s.pools[pool].site].flexible_mw += need_mw
+        if row.due_s > now:
+            s.cycle[0].released_mw = max(0, s.cycle[0].released_mw - most_mw(s, row.shape))
     charge(s, row.tenant, shape.total_milli, 1, now)
     s.started[s.cycle[0].started] = job
     s.cycle[0].started += 1
@@ -216,7 +250,10 @@ def end_job(s: State, job: int, now: int) -> None:
     row.end_s = now
     if now != row.start_s + row.estimate_s:  # one that overran has had its estimate raised, often beyond now
         s.cycle[0].freed_early = 1
-    s.sites[s.pools[row.pool].site].power_mw -= shape.total_milli * s.pools[row.pool].busy_mw_per_milli
+    need_mw = shape.total_milli * s.pools[row.pool].busy_mw_per_milli
+    s.sites[s.pools[row.pool].site].power_mw -= need_mw
+    if row.due_s > 0:
+        s.sites[s.pools[row.pool].site].flexible_mw -= need_mw
     charge(s, row.tenant, shape.total_milli, -1, now)
     if s.cycle[0].held_by_quota > 0:
         up = row.tenant
@@ -260,6 +297,9 @@ def place_now(s: State, job: int, now: int, skip: int) -> int:
             continue
         # Power is the reason only where there is room: a job that lacks GPUs as well must not close the site to others.
         need_mw = shape.total_milli * pool.busy_mw_per_milli
+        if row.due_s > now and site.flexible_mw + need_mw > site.green_mw:
+            why = _nearer(why, _GREEN_HOLD)
+            continue
         short = site.power_mw + need_mw > site.limit_mw
         if scored and not short:
             chosen = find_by_loss(s, row.shape, p, chosen, now, now + row.estimate_s, skip)

@@ -219,6 +219,8 @@ def build_state(
         started=np.zeros(queue, dtype=np.int32),
         logged=records(log, layout.LOGGED),
         limit_mw=limit_mw,
+        green_mw=np.full(limit_mw.shape, NEVER_S, dtype=np.int64),
+        gate=np.zeros(jobs, dtype=np.int32),
         limit_ahead_mw=np.maximum.accumulate(limit_mw[:, ::-1], axis=1)[:, ::-1].copy(),
         preference=np.argsort(pue_of_pool, axis=0, kind="stable").T.astype(np.int32).copy(),
         typical=typical_rows,
@@ -266,7 +268,9 @@ def add_shapes(state: State, fleet: Fleet, shapes: Sequence[Shape]) -> State:
 def grow_jobs(state: State, jobs: int, workers: int) -> State:
     """The same state with room for at least so many jobs and workers."""
     if jobs > len(state.jobs):
-        state = replace(state, jobs=_longer(state.jobs, records(jobs - len(state.jobs), layout.JOB)))
+        more = jobs - len(state.jobs)
+        gate = _longer(state.gate, np.zeros(more, dtype=np.int32))
+        state = replace(state, jobs=_longer(state.jobs, records(more, layout.JOB)), gate=gate)
     if workers > len(state.workers):
         state = replace(state, workers=_longer(state.workers, records(workers - len(state.workers), layout.WORKER)))
     return state
@@ -282,9 +286,12 @@ def _longer(old: Any, more: Any) -> Any:
 def make_room(state: State, newcomers: int) -> State:
     """The same state with room for what one step may bring: newcomers in the queue, and changes of reasons in the log.
 
+    All that wait at the gate may be let go in one step.
+
     Every job that waits may change its reason in each of a step's few passes; without a log there is nothing to lose.
     """
     cycle = state.cycle[0]
+    newcomers += int(cycle.gated)
     waiting = int(cycle.waiting) + newcomers
     if int(cycle.queue_tail) + newcomers >= len(state.queue):
         state = grow_queue(state, 2 * (int(cycle.queue_tail) + newcomers + 1))
@@ -312,15 +319,18 @@ def write_jobs(
     limit_s: Any = NO_LIMIT_S,
     tenant: Any = 0,
     priority_class: Any = 0,
+    due_s: Any = 0,
 ) -> None:
     """Fill rows with jobs that are known and have not arrived: columns, or one value for all.
 
-    Their workers' rows follow each other from `first_worker` on.
+    `due_s`: the latest start of a flexible job, in epoch seconds; 0: it is not flexible. The workers' rows of the jobs
+    follow each other from `first_worker` on.
     """
     jobs = state.jobs[rows]
     jobs["submit_s"], jobs["estimate_s"], jobs["limit_s"] = submit_s, estimate_s, limit_s
     jobs["shape"], jobs["tenant"], jobs["priority_class"] = shape, tenant, priority_class
     jobs["state"], jobs["reason"] = layout.ABSENT, 0
+    jobs["due_s"], jobs["gated"] = due_s, 0
     jobs["start_s"] = jobs["pool"] = -1
     jobs["reserved_s"] = NEVER_S
     workers = state.shapes["workers"][jobs["shape"]]
@@ -329,6 +339,28 @@ def write_jobs(
     its_workers = state.workers[first_worker : int(ends[-1]) if len(ends) else first_worker]
     its_workers["job"] = np.repeat(np.arange(rows.start, rows.start + len(jobs), dtype=np.int32), workers)
     its_workers["node"] = -1
+
+
+def set_envelope(state: State, first_hour_s: int, green_mw: Int64Array | None) -> None:
+    """From an hour on, flexible jobs may add so much power before their latest start; None: as much as there is.
+
+    `green_mw` is IT power in mW, [site, hour]; its last hour holds for ever after. Hours before stay as they were.
+    """
+    cycle = state.cycle[0]
+    first = first_hour_s // HOUR_S - int(cycle.hour_zero)
+    if first < 0:
+        raise ValueError("an envelope begins in the outlook's first hour or later")
+    hours = state.green_mw.shape[1]
+    if green_mw is None:
+        state.green_mw[:, min(first, hours - 1) :] = NEVER_S
+    else:
+        last = min(hours, first + green_mw.shape[1])
+        state.green_mw[:, first:last] = green_mw[:, : last - first]
+        state.green_mw[:, last:] = green_mw[:, -1:]
+        if first >= hours:
+            state.green_mw[:, -1] = green_mw[:, 0]
+    if cycle.hour >= 0:
+        state.sites["green_mw"] = state.green_mw[:, cycle.hour]
 
 
 def add_past_use(
@@ -526,10 +558,13 @@ def check_invariants(state: State, *, drained: bool = False) -> None:
     power = np.zeros(len(state.sites), dtype=np.int64)
     np.add.at(power, pools["site"][nodes["pool"]], np.where(nodes["up"] == 1, pools["node_idle_mw"][nodes["pool"]], 0))
     idle = power.copy()
+    flexible = np.zeros_like(power)
     for job in np.flatnonzero(jobs["state"] == layout.RUNNING):
         row = jobs[job]
         shape = shapes[row.shape]
-        power[pools[row.pool].site] += shape.total_milli * pools[row.pool].busy_mw_per_milli
+        need_mw = shape.total_milli * pools[row.pool].busy_mw_per_milli
+        power[pools[row.pool].site] += need_mw
+        flexible[pools[row.pool].site] += need_mw if row.due_s > 0 else 0
         up = int(row.tenant)
         while up >= 0:
             used[up] += shape.total_milli
@@ -555,6 +590,8 @@ def check_invariants(state: State, *, drained: bool = False) -> None:
         ("shared GPUs", np.where(shared > 0, GPU_MILLI - shared, -1), state.shared_free),
         ("power", power, state.sites["power_mw"]),
         ("idle power", idle, state.sites["idle_mw"]),
+        ("power of flexible jobs", flexible, state.sites["flexible_mw"]),
+        ("jobs at the gate", np.flatnonzero(jobs["gated"]), np.sort(state.gate[: int(state.cycle[0].gated)])),
     ):
         if not np.array_equal(counted, kept):
             raise InvariantBroken(f"{name}: counted {counted.tolist()}, kept {kept.tolist()}")

@@ -19,6 +19,7 @@ from watteau.core.backfill import (
 )
 from watteau.core.bits import kernel
 from watteau.core.feasible import fits_until, longest_fit_s, mark_dirty, mark_stale
+from watteau.core.gate import call_back, hold_at_gate, leave_gate, open_gate
 from watteau.core.layout import ABSENT, REJECTED, RUNNING, WAITING, State
 from watteau.core.order import enqueue, over_quota, rank_tenants, sort_queue, tidy_queue
 from watteau.core.place import (
@@ -29,6 +30,7 @@ from watteau.core.place import (
     free_workers_bound,
     place_now,
     resume,
+    say,
     start_where_promised,
 )
 from watteau.domain.decisions import Reason
@@ -41,6 +43,7 @@ _QUOTA = int(Reason.QUOTA)
 _BEHIND_OTHERS = int(Reason.BEHIND_OTHERS)
 _NOT_OPEN_YET = int(Reason.NOT_OPEN_YET)
 _SITE_POWER = int(Reason.SITE_POWER)
+_GREEN_HOLD = int(Reason.GREEN_HOLD)
 _BUDGET_EXHAUSTED = int(Reason.BUDGET_EXHAUSTED)
 _HOUR_S = 3_600
 
@@ -123,17 +126,22 @@ def step_kernel(
         cycle.blocked = 0
     hour = min(now // _HOUR_S - cycle.hour_zero, s.limit_mw.shape[1] - 1)
     if hour != cycle.hour:
+        call_back(s, now)
         _turn_hour(s, hour)
     position = -1
     for i in range(len(arrived)):
         position = _admit(s, arrived[i], now)
         if 0 <= position < cycle.queue_tail - 1:  # a higher class goes in front of the job that blocks the queue
             cycle.blocked = 0
+    released = open_gate(s, now) if cycle.gated > 0 else 0
+    if released > 0:
+        cycle.blocked = 0
     if cycle.waiting > 0:
         if s.policy[0].reservations == 0:
             _start_in_order(s, lost, arrived, now)
         elif (
             len(arrived) == 1
+            and released == 0
             and cycle.dirty == 0
             and cycle.scan_all == 0
             and now < cycle.wake_s
@@ -143,7 +151,7 @@ def step_kernel(
             if position >= 0:
                 _consider(s, position, now)
         else:
-            _decide(s, len(arrived) + len(lost), now)
+            _decide(s, len(arrived) + len(lost) + released, now)
     _forget_dirty(s)
     cycle.wake_s = _wake_s(s, now)
     return int(cycle.started)
@@ -166,6 +174,10 @@ def _wake_s(s: State, now: int) -> int:
             wake_s = min(wake_s, max(now + 1, cycle.compressed_s + s.policy[0].compress_every_s))
     if cycle.power_binds and cycle.waiting > 0 and cycle.hour + 1 < s.limit_mw.shape[1]:
         wake_s = min(wake_s, (cycle.hour_zero + cycle.hour + 1) * _HOUR_S)  # another hour, another limit
+    if cycle.gated > 0 or cycle.released_mw > 0:  # another hour, another envelope; or the latest start of one comes
+        wake_s = min(wake_s, (now // _HOUR_S + 1) * _HOUR_S)
+    if cycle.gated > 0:
+        wake_s = min(wake_s, max(now + 1, s.jobs[s.gate[0]].due_s))
     return int(wake_s)
 
 
@@ -207,6 +219,8 @@ def _withdraw(s: State, withdrawn: Any) -> None:
             mark_nodes_dirty(s, job)
             cycle.freed_early = 1
             cycle.scan_all = 1  # who stood behind the promise may go now, on other nodes too
+        if row.gated:
+            leave_gate(s, job)
         forget_reason(s, job)
         row.state = ABSENT
     cycle.blocked = 0
@@ -240,6 +254,7 @@ def _turn_hour(s: State, hour: int) -> None:
     less_ahead = False
     for site in range(len(s.sites)):
         s.sites[site].limit_mw = s.limit_mw[site, hour]
+        s.sites[site].green_mw = s.green_mw[site, hour]
         less_ahead |= s.limit_ahead_mw[site, hour] < s.limit_ahead_mw[site, before]
     judged_anew = less_ahead and judge_shapes(s)  # the last hour with enough power for some shape may be over
     if s.cycle[0].power_binds or judged_anew:
@@ -300,35 +315,20 @@ def _admit(s: State, job: int, now: int) -> int:
     row.reserved_s = NEVER_S
     if 0 < shape.verdict < _QUOTA:
         row.state = REJECTED
-        _say(s, job, shape.verdict, now)
+        say(s, job, shape.verdict, now)
         return -1
     up = row.tenant
     while up >= 0:
         if 0 <= s.tenants[up].quota_milli < shape.total_milli:
             row.state = REJECTED
-            _say(s, job, _EXCEEDS_QUOTA, now)
+            say(s, job, _EXCEEDS_QUOTA, now)
             return -1
         up = s.tenants[up].parent
     row.state = WAITING
+    if row.due_s > now:
+        hold_at_gate(s, job, now)
+        return -1
     return enqueue(s, job)
-
-
-@kernel
-def _say(s: State, job: int, reason: int, now: int) -> None:
-    """Keep a job's reason, and log it when it changed."""
-    cycle = s.cycle[0]
-    if s.jobs[job].reason == reason:
-        return
-    forget_reason(s, job)
-    s.jobs[job].reason = reason
-    if cycle.logged < len(s.logged):
-        line = s.logged[cycle.logged]
-        line.job = job
-        line.reason = reason
-        line.at_s = now
-        cycle.logged += 1
-    elif len(s.logged) > 0:
-        cycle.logged_lost += 1
 
 
 @kernel
@@ -349,14 +349,14 @@ def _held_back(s: State, job: int, now: int) -> bool:
     row = s.jobs[job]
     shape = s.shapes[row.shape]
     if shape.verdict != 0:
-        _say(s, job, shape.verdict, now)
+        say(s, job, shape.verdict, now)
         return True
     tenant = over_quota(s, row.tenant, shape.total_milli)
     if tenant >= 0:
         if row.reason == _QUOTA:
             s.tenants[row.held_by].holds_back -= 1
         else:
-            _say(s, job, _QUOTA, now)
+            say(s, job, _QUOTA, now)
             s.cycle[0].held_by_quota += 1
         row.held_by = tenant
         s.tenants[tenant].holds_back += 1
@@ -380,8 +380,9 @@ def _start_in_order(s: State, lost: Any, arrived: Any, now: int) -> None:
                 if why == 0:
                     _leave_queue(s, at)
                 else:
-                    _say(s, job, why, now)
-                    cycle.blocked = 1
+                    say(s, job, why, now)
+                    if why != _GREEN_HOLD:
+                        cycle.blocked = 1
         at += 1
     _say_behind(s, lost, now)
     _say_behind(s, arrived, now)
@@ -393,7 +394,7 @@ def _say_behind(s: State, newcomers: Any, now: int) -> None:
     for i in range(len(newcomers)):
         row = s.jobs[newcomers[i]]
         if row.state == WAITING and row.reason == 0 and not _held_back(s, newcomers[i], now):
-            _say(s, newcomers[i], _BEHIND_OTHERS, now)
+            say(s, newcomers[i], _BEHIND_OTHERS, now)
 
 
 @kernel
@@ -510,7 +511,7 @@ def _pass(s: State, freed: Any, newcomers: int, now: int) -> None:
         if tried == policy.step_budget:  # the next step goes on from here
             freed_quota = quota_freed and row.reason == _QUOTA
             if untried or freed_quota or row.reserved_s <= now or _may_gain(s, entry, freed, pass_epoch, now):
-                _say(s, job, _BUDGET_EXHAUSTED, now)
+                say(s, job, _BUDGET_EXHAUSTED, now)
                 cycle.exhausted = 1
         elif row.reserved_s < NEVER_S:
             if untried or row.reserved_s <= now or (cycle.freed_early and _may_fit_freed(s, job, freed, now)):
@@ -523,7 +524,7 @@ def _pass(s: State, freed: Any, newcomers: int, now: int) -> None:
         elif untried or _may_gain(s, entry, freed, pass_epoch, now):
             tried += 1
             _consider(s, at, now)
-        elif cycle.planned < policy.reservations and not _held_back(s, job, now):
+        elif cycle.planned < policy.reservations and row.due_s <= now and not _held_back(s, job, now):
             _promise(s, job, now)
         at += 1
     cycle.left_untried = cycle.exhausted
@@ -632,7 +633,7 @@ def _try_promised(s: State, at: int, now: int) -> None:
         s.workers[row.first_worker + i].node = old[i]
     hold(s, job, pool, promised_s)
     _note_failure(s, row, s.cycle[0].gang_room)
-    _say(s, job, why, now)
+    say(s, job, why, now)
 
 
 @kernel
@@ -651,14 +652,18 @@ def _consider(s: State, at: int, now: int) -> None:
         if why == 0:
             _leave_queue(s, at)
             return
+        if why == _GREEN_HOLD:  # it says nothing of other jobs of that shape
+            _note_failure(s, row, cycle.gang_room)
+            say(s, job, why, now)
+            return
         if shape.failed_epoch != cycle.epoch or row.estimate_s < shape.failed_estimate_s:
             shape.failed_epoch = cycle.epoch
             shape.failed_estimate_s = row.estimate_s
             shape.failed_reason = why
             shape.failed_room = cycle.gang_room
     _note_failure(s, row, shape.failed_room)
-    _say(s, job, why, now)
-    if cycle.planned < s.policy[0].reservations:
+    say(s, job, why, now)
+    if cycle.planned < s.policy[0].reservations and row.due_s <= now:
         _promise(s, job, now)
 
 

@@ -185,9 +185,10 @@ def advance(s: State, c: Clock, stop_s: int, most_steps: int) -> int:
             while last < jobs and s.jobs[last].submit_s == at_s:
                 c.arrived[last - first] = last
                 last += 1
-        if cycle.queue_tail + last - first > len(s.queue) - 1 and cycle.waiting + last - first > len(s.queue) // 2:
+        newcomers = last - first + cycle.gated
+        if cycle.queue_tail + newcomers > len(s.queue) - 1 and cycle.waiting + newcomers > len(s.queue) // 2:
             return QUEUE_FULL
-        if len(s.logged) > 0 and len(s.logged) - cycle.logged < 4 * (cycle.waiting + last - first) + 16:
+        if len(s.logged) > 0 and len(s.logged) - cycle.logged < 4 * (cycle.waiting + newcomers) + 16:
             return LOG_FULL
         clock.now_s = at_s
         clock.next_arrival = last

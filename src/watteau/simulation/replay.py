@@ -250,9 +250,8 @@ class _Driver:
         # Jobs that still run count: the next change of capacity may be an outage that ends them.
         clock = self.clock.clock[0]
         running = clock.in_wheel + clock.beyond
-        return bool(
-            clock.next_arrival == len(self.clock.served_s) and running == 0 and self.state.cycle[0].waiting == 0
-        )
+        waiting = self.state.cycle[0].waiting + self.state.cycle[0].gated
+        return bool(clock.next_arrival == len(self.clock.served_s) and running == 0 and waiting == 0)
 
     def _run_until(self, stop_s: int) -> None:
         while True:
