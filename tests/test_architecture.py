@@ -53,6 +53,7 @@ OWNER: dict[str, set[str]] = {
         (("sqlalchemy", "alembic", "psycopg", "sqlite3"), {"store"}),
         (("fastapi", "starlette"), {"server"}),
         (("uvicorn",), {"server"}),
+        (("highspy",), {"energy", "planning"}),
         (("ray", "kubernetes"), {"engines"}),
         (("typer", "click"), {"cli", "app", "up"}),
     )
