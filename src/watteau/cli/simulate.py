@@ -30,7 +30,8 @@ from watteau.domain.fleet_file import parse_fleet
 from watteau.domain.jobs import Workload
 from watteau.domain.policy import named_policy
 from watteau.domain.units import DAY_S, HOUR_S, from_epoch_s, to_epoch_s
-from watteau.energy.supply import CapacityFactors, read_capacity_factors
+from watteau.energy.supply import CapacityFactors, read_capacity_factors, supply_wh, synthetic_capacity_factors
+from watteau.simulation.green import Green, as_yesterday, flexible_jobs, perfect
 from watteau.simulation.replay import compile_kernels, replay
 from watteau.simulation.results import keep_books, outlook_of, summarise, write_results
 from watteau.workload.formats import read_workload
@@ -51,6 +52,13 @@ class PolicyName(StrEnum):
     EASY = "easy"
     HYBRID = "hybrid"
     CONSERVATIVE = "conservative"
+
+
+class ForecastName(StrEnum):
+    """What a simulation knows of the supply to come."""
+
+    YESTERDAY = "yesterday"
+    PERFECT = "perfect"
 
 
 def _positive(value: float | None) -> float | None:
@@ -131,6 +139,21 @@ def simulate(
     supply: Annotated[
         Path | None, typer.Option(help="Hourly capacity factors (CSV). Without it they are generated, and marked so.")
     ] = None,
+    green: Annotated[
+        bool,
+        typer.Option("--green", help="Let flexible jobs wait for renewable supply, until their latest start."),
+    ] = False,
+    flexible: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="With --green: the part of the jobs that is flexible, drawn.")
+    ] = 0.4,
+    slack: Annotated[
+        float,
+        typer.Option(min=1.0, max=336.0, help="With --green: hours from submission to the latest start."),
+    ] = 24.0,
+    forecast: Annotated[
+        ForecastName,
+        typer.Option(help="With --green: what is known of the supply to come: all of it, or that of yesterday."),
+    ] = ForecastName.YESTERDAY,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -156,6 +179,7 @@ def simulate(
             start=start,
             days=days,
             supply=supply,
+            waits=(flexible, round(slack * HOUR_S), forecast) if green else None,
             out=out,
             as_json=as_json,
             command=_command_line(),
@@ -208,6 +232,7 @@ def _run(
     start: datetime | None,
     days: float | None,
     supply: Path | None,
+    waits: tuple[float, int, ForecastName] | None = None,
     out: Path | None,
     as_json: bool,
     command: str,
@@ -238,12 +263,21 @@ def _run(
         first_hour_s = zero_s // HOUR_S * HOUR_S
         hours = int(workload.submit_s[-1]) // HOUR_S + _TAIL_HOURS
         outlook = outlook_of(fleet, first_hour_s, hours, seed)
+        green = None
+        if waits is not None:
+            share, slack_s, forecast = waits
+            if factors is None:
+                factors = synthetic_capacity_factors(first_hour_s, hours, seed)
+            series = supply_wh(fleet.contracts, factors, first_hour_s, hours)
+            foreseen = perfect(series) if forecast is ForecastName.PERFECT else as_yesterday(series)
+            green = Green(flexible_jobs(workload, share, seed), slack_s, foreseen, forecast.value)
         happened = replay(
             fleet,
             workload,
             named_policy(policy),
             zero_s=zero_s,
             outlook=outlook,
+            green=green,
             progress=lambda arrived, jobs: show("Replaying", arrived, jobs),
         )
         _check_horizon(workload.source, happened.last_end_s - zero_s, "the last job ends")
@@ -419,6 +453,7 @@ def _print(summary: dict[str, Any], factors: CapacityFactors, out: Path | None, 
         (f"renewable supply{' (synthetic)' if factors.synthetic else ''}", _energy(energy["supply_wh"])),
         ("renewable, matched hour by hour", _percent(energy["hourly_matched_share"])),
         ("renewable, over the whole time", _percent(energy["annual_ratio"])),
+        *_green_rows(summary["green"]),
         ("replayed in", f"{summary['wall_s']:.2f} s, {summary['jobs_per_s'] or 0:,.0f} jobs/s"),
         ("memory at most", f"{summary['peak_rss_mib']:,.0f} MiB"),
     ]
@@ -451,6 +486,18 @@ def _print(summary: dict[str, Any], factors: CapacityFactors, out: Path | None, 
         console.print(f"Supply: {note}")
     if out is not None:
         console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+
+
+def _green_rows(green: dict[str, Any] | None) -> list[tuple[str, Callable[[dict[str, Any]], str] | str]]:
+    if green is None:
+        return []
+    return [
+        (f"flexible jobs, {green['slack_s'] / HOUR_S:g} h slack", f"{green['flexible_jobs']:,}"),
+        ("wait of flexible jobs, mean", _seconds(green["wait_flexible_mean_s"])),
+        ("wait of the others, mean", _seconds(green["wait_others_mean_s"])),
+        ("started after their latest start", f"{green['late_starts']:,}"),
+        (f"envelopes, {green['forecast']} forecast", f"{green['envelopes']:,}, {green['envelopes_unusable']} unusable"),
+    ]
 
 
 def _supply_notes(energy: dict[str, Any]) -> list[str]:

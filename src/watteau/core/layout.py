@@ -198,6 +198,7 @@ CYCLE = np.dtype(
         ("cpu_binds", i1),  # some shape asks for more CPU or memory than its GPUs' even share
         ("power_binds", i1),
         ("gated", i8),  # jobs at the gate
+        ("green_hour", i8),  # since 1970: the one in whose envelope jobs were let go
         ("released_mw", i8),  # power of those that were let go in this hour; above 0 if any was
         ("blocked", i1),  # strict order: the first job did not fit and nothing was freed since
         ("held_by_quota", i8),  # waiting jobs whose reason is a quota

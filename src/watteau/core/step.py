@@ -125,8 +125,10 @@ def step_kernel(
         cycle.scan_all = 1
         cycle.blocked = 0
     hour = min(now // _HOUR_S - cycle.hour_zero, s.limit_mw.shape[1] - 1)
-    if hour != cycle.hour:
+    if now // _HOUR_S != cycle.green_hour:  # an outlook may be shorter than the envelopes that follow each other
+        cycle.green_hour = now // _HOUR_S
         call_back(s, now)
+    if hour != cycle.hour:
         _turn_hour(s, hour)
     position = -1
     for i in range(len(arrived)):

@@ -30,6 +30,7 @@ from watteau.domain.records import PastUse
 from watteau.domain.requests import JobState
 from watteau.domain.units import (
     GPU_MILLI,
+    HOUR_S,
     NEVER_S,
     Int32Array,
     Int64Array,
@@ -50,6 +51,7 @@ from watteau.simulation.clock import (
     push_end,
     running_on,
 )
+from watteau.simulation.green import Green, Planner, planner_of
 
 #: Called now and then with (jobs that have arrived, jobs in all).
 Progress = Callable[[int, int], None]
@@ -80,6 +82,8 @@ class Replay:
     steps: int
     queue_most: int
     wall_s: float  # of the replay itself: deciding where and when every job runs
+    green: Green | None = None
+    planner: Planner | None = None
 
     @property
     def started(self) -> NDArray[np.bool_]:
@@ -106,12 +110,14 @@ def replay(
     zero_s: int,
     outlook: Outlook | None = None,
     past: PastUse | None = None,
+    green: Green | None = None,
     progress: Progress | None = None,
 ) -> Replay:
     """Run every job of the workload, whose zero is the epoch second `zero_s`, until nothing can happen any more.
 
     Phases open and planned outages begin and end on their dates. Jobs of an outage start anew when it is over.
-    `past`: what tenants used before the zero; it counts in their order. That of tenants that are not known is left out.
+    `green`: flexible jobs wait at the gate for the envelope that is made in each hour. `past`: what tenants used before
+    the zero; it counts in their order. That of tenants that are not known is left out.
     """
     fleet = fleet.with_tenants(workload.tenants)
     shapes = cut_for_fleet(workload.shapes, fleet)
@@ -138,13 +144,15 @@ def replay(
         limit_s=workload.limit_s,
         tenant=tenant,
         priority_class=workload.priority_class,
+        due_s=0 if green is None else green.due_s(workload.submit_s + zero_s),
     )
     if past is not None:
         state.cycle[0].weight_zero_s = zero_s  # weights of now are near 1, whenever that is
         _charge(state, fleet, past)
     served_s = np.ascontiguousarray(workload.served_s(), dtype=np.int64)
     clock = new_clock(served_s, state.jobs["submit_s"], zero_s, len(workload))
-    driver = _Driver(fleet, state, clock, zero_s, progress)
+    planner = None if green is None else planner_of(green, state, outlook or Outlook.constant(fleet), zero_s)
+    driver = _Driver(fleet, state, clock, zero_s, progress, planner)
     began = perf_counter()
     driver.run()
     wall_s = perf_counter() - began
@@ -174,6 +182,8 @@ def replay(
         steps=int(clock.clock[0].steps),
         queue_most=int(clock.clock[0].queue_most),
         wall_s=wall_s,
+        green=green,
+        planner=planner,
     )
 
 
@@ -221,8 +231,18 @@ def compile_kernels() -> None:
 class _Driver:
     """Lets the clock run between the moments at which capacity changes, and grows what is full."""
 
-    def __init__(self, fleet: Fleet, state: State, clock: Clock, zero_s: int, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        state: State,
+        clock: Clock,
+        zero_s: int,
+        progress: Progress | None,
+        planner: Planner | None = None,
+    ) -> None:
         self.state = state
+        self.planner = planner
+        self._hour_s = zero_s // HOUR_S * HOUR_S  # the next one to be planned
         self.clock = clock
         self.progress = progress
         self.lost: list[tuple[int, int, int, int]] = []
@@ -246,14 +266,26 @@ class _Driver:
             self._step(at_s, _nodes(now, up=True), _nodes(now, up=False))
         self._run_until(NEVER_S)
 
+    def _running(self) -> bool:
+        clock = self.clock.clock[0]
+        return bool(clock.in_wheel + clock.beyond > 0)
+
     def _all_done(self) -> bool:
         # Jobs that still run count: the next change of capacity may be an outage that ends them.
-        clock = self.clock.clock[0]
-        running = clock.in_wheel + clock.beyond
         waiting = self.state.cycle[0].waiting + self.state.cycle[0].gated
-        return bool(clock.next_arrival == len(self.clock.served_s) and running == 0 and waiting == 0)
+        arrived = self.clock.clock[0].next_arrival == len(self.clock.served_s)
+        return bool(arrived and waiting == 0 and not self._running())
 
     def _run_until(self, stop_s: int) -> None:
+        if self.planner is not None:
+            while self._hour_s < stop_s and not self._all_done():
+                if self._advance(self._hour_s) == IDLE and not self._running():
+                    return  # what waits can never start
+                self.planner.plan(self.state, self._hour_s)
+                self._hour_s += HOUR_S
+        self._advance(stop_s)
+
+    def _advance(self, stop_s: int) -> int:
         while True:
             why = advance(self.state, self.clock, stop_s, _STEPS_BETWEEN_PROGRESS)
             if self.progress is not None:
@@ -261,7 +293,7 @@ class _Driver:
             if why in (QUEUE_FULL, LOG_FULL):
                 self.state = make_room(self.state, len(self.clock.arrived))
             elif why in (STOPPED, IDLE):
-                return
+                return int(why)
 
     def _step(self, at_s: int, nodes_up: NDArray[np.int64], nodes_down: NDArray[np.int64]) -> None:
         ended = ends_now(self.state, self.clock, at_s)

@@ -136,6 +136,25 @@ def _mean(values: NDArray[Any]) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
+def _green(replay: Replay) -> dict[str, Any] | None:
+    """How flexible jobs and the others fared; None: nothing was flexible."""
+    green, planner = replay.green, replay.planner
+    if green is None or planner is None:
+        return None
+    wait, flexible = _waited_s(replay), green.flexible & replay.started
+    return {
+        "forecast": green.forecast,
+        "flexible_jobs": int(green.flexible.sum()),
+        "slack_s": green.slack_s,
+        "late_starts": int((replay.start_s - replay.submit_s > green.slack_s)[flexible].sum()),
+        "wait_flexible_mean_s": _mean(wait[flexible]),
+        "wait_others_mean_s": _mean(wait[replay.started & ~green.flexible]),
+        "envelopes": planner.solves,
+        "envelopes_unusable": planner.unusable,
+        "solve_s": planner.solve_s,
+    }
+
+
 def summarise(results: Results, seed: int, recorded_gpus: float | None = None) -> dict[str, Any]:
     """The figures of a run as one JSON-able object. Waits and energies are of the simulated run, `wall_s` is ours.
 
@@ -175,6 +194,7 @@ def summarise(results: Results, seed: int, recorded_gpus: float | None = None) -
         "bounded_slowdown_mean": _mean(slowdown),
         **_gpus_mean(results),
         "gpu_utilization": books.utilisation,
+        "green": _green(replay),
         "recorded": recorded_figures(replay.workload, recorded_gpus),
         "steps": replay.steps,
         "queue_most": replay.queue_most,
