@@ -56,6 +56,12 @@ PARTS: dict[str, Part] = {
         "Replay two synthetic weeks on the French fleet (25,000 GPUs, three sites) and write a report.",
         _PLAN,
     ),
+    "forecast": Part(
+        "watteau.cli.forecast",
+        "forecast",
+        "How good supply forecasts would have been on a measured series, beside simple guesses.",
+        _PLAN,
+    ),
     "bench": Part("watteau.cli.bench", "bench_app", "Measure on this machine, beside published figures.", _PLAN),
 }
 

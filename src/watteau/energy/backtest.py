@@ -7,7 +7,7 @@ import numpy as np
 
 from watteau.domain.errors import Fault, InputError
 from watteau.domain.fleet import Technology
-from watteau.domain.units import HOUR_S, Float64Array, from_epoch_s
+from watteau.domain.units import HOUR_S, Float64Array, Int64Array, from_epoch_s
 from watteau.energy.forecast import (
     Fitted,
     Forecaster,
@@ -70,7 +70,7 @@ def backtest(supply: CapacityFactors, train: Sequence[CapacityFactors]) -> Backt
     first_issue_s = supply.first_hour_s + HOUR_S * WARM_UP_H
     issued_at_s = first_issue_s + HOUR_S * np.arange(issues, dtype=np.int64)
     forecasters = [FromMeasured(method, supply) for method in (model, LastValue(), SameHourYesterday(), usual)]
-    scores = tuple(score for each in forecasters for score in scores_of(each, supply, issued_at_s[:issues], BANDS_H))
+    scores = tuple(score for each in forecasters for score in scores_of(each, supply, issued_at_s, BANDS_H))
     notes = tuple(dict.fromkeys(f"{each.source}: {note}" for each in (supply, *train) for note in each.notes))
     synthetic = any(each.synthetic for each in (supply, *train))
     return Backtest(
@@ -79,7 +79,7 @@ def backtest(supply: CapacityFactors, train: Sequence[CapacityFactors]) -> Backt
 
 
 def scores_of(
-    forecaster: Forecaster, supply: CapacityFactors, issued_at_s: np.ndarray, bands_h: Sequence[tuple[int, int]]
+    forecaster: Forecaster, supply: CapacityFactors, issued_at_s: Int64Array, bands_h: Sequence[tuple[int, int]]
 ) -> list[Score]:
     """The scores of one forecaster by technology and band. Raises ValueError for hours that were not measured."""
     hours = max(last for _, last in bands_h)

@@ -15,6 +15,7 @@ from watteau.energy.supply import WEATHER, CapacityFactors, aligned_rows, year_s
 HORIZON_H = 72
 
 _YEAR_H = 365 * 24
+_FAR_S = 1 << 62  # later than any hour
 _DECIMALS = 6  # of a capacity factor: supply counts in ppm, too
 
 
@@ -117,7 +118,7 @@ class FromMeasured:
         _check_hours(hours)
         known = Known(self.measured, issued_at_s)
         values, error_sd = {}, {}
-        for technology in self.measured.values:
+        for technology in WEATHER:
             expected, sd = self.method.predict(known, technology, hours)
             values[technology] = _as_factor(expected)
             if sd is not None:
@@ -304,9 +305,13 @@ class Season:
     spread: Float64Array  # [day of year, hour], 0 where it is always as usual
 
     def usual(self, hour_s: Int64Array) -> tuple[Float64Array, Float64Array]:
-        """(mean, spread) of hours, in the shape in which the hours are given."""
-        at = _day_of_year(hour_s), _hour(hour_s)
-        return self.mean[at], self.spread[at]
+        """(mean, spread) of full hours, in the shape in which they are given."""
+        # Windows of many issues overlap: each hour is looked up in the calendar once.
+        first_s = hour_s.min(initial=_FAR_S)
+        rows = (hour_s - first_s) // HOUR_S
+        line_s = first_s + HOUR_S * np.arange(rows.max(initial=-1) + 1, dtype=np.int64)
+        at = _day_of_year(line_s), _hour(line_s)
+        return self.mean[at][rows], self.spread[at][rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +349,7 @@ class Fitted:
 
 
 def fit(train: Sequence[CapacityFactors], horizon_h: int = HORIZON_H) -> Fitted:
-    """Fit on measured years, in a second or two; the same years give the same model.
+    """Fit on measured years, in some seconds; the same years give the same model.
 
     The error that it states is that of models which had not seen the hours in question (F3): each series left out in
     turn or, of a single one, every other month. Raises InputError when the series are not whole years, or count hours
