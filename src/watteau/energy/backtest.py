@@ -7,15 +7,15 @@ import numpy as np
 
 from watteau.domain.errors import Fault, InputError
 from watteau.domain.fleet import Technology
-from watteau.domain.units import HOUR_S, Float64Array, Int64Array, from_epoch_s
+from watteau.domain.units import HOUR_S, Float64Array, Int64Array
 from watteau.energy.forecast import (
-    Fitted,
     Forecaster,
     FromMeasured,
     LastValue,
     SameHourYesterday,
     climatology,
     fit,
+    refuse_common_hours,
     truth,
 )
 from watteau.energy.supply import WEATHER, CapacityFactors
@@ -59,14 +59,13 @@ def backtest(supply: CapacityFactors, train: Sequence[CapacityFactors]) -> Backt
 
     Raises InputError when the series is too short, or has hours that were trained on (F2).
     """
-    model, usual = fit(train, BANDS_H[-1][1]), climatology(train)
-    _refuse_trained_hours(supply, model)
     hours = BANDS_H[-1][1]
     issues = supply.hours - WARM_UP_H - hours + 1
     if issues < 1:
-        least = WARM_UP_H + hours
-        fault = Fault(0, "hour_utc", f"{supply.hours:,} hours", f"at least {least:,}: {WARM_UP_H} before the first")
-        raise InputError(supply.source, [fault])
+        found, least = f"{supply.hours:,} hours", f"at least {WARM_UP_H + hours}: a week before the first issue"
+        raise InputError(supply.source, [Fault(0, "hour_utc", found, least)])
+    refuse_common_hours(supply, train)
+    model, usual = fit(train, hours), climatology(train)
     first_issue_s = supply.first_hour_s + HOUR_S * WARM_UP_H
     issued_at_s = first_issue_s + HOUR_S * np.arange(issues, dtype=np.int64)
     forecasters = [FromMeasured(method, supply) for method in (model, LastValue(), SameHourYesterday(), usual)]
@@ -109,11 +108,3 @@ def _within(error: Float64Array, sd: Float64Array) -> tuple[float, ...]:
     if not stated.any():
         return ()
     return tuple(float((error[stated] <= width * sd[stated]).mean()) for _, width in COVERAGES)
-
-
-def _refuse_trained_hours(supply: CapacityFactors, model: Fitted) -> None:
-    end_s = supply.first_hour_s + HOUR_S * supply.hours
-    for start_s, stop_s in model.trained_on:
-        if max(start_s, supply.first_hour_s) < min(stop_s, end_s):
-            found = f"hours between {from_epoch_s(start_s):%Y-%m-%d} and {from_epoch_s(stop_s):%Y-%m-%d}, trained on"
-            raise InputError(supply.source, [Fault(0, "hour_utc", found, "hours that the forecast has not seen")])

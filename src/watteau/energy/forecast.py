@@ -1,6 +1,6 @@
 """Supply forecasts: capacity factors of the coming hours, from nothing but what was measured before the issue."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -340,7 +340,6 @@ class Fitted:
     """The shipped method: the usual of the season, corrected by how the last week differed from it."""
 
     regressions: dict[Technology, Regression]
-    trained_on: tuple[tuple[int, int], ...]  # [start, end) of each training series, in seconds
     name: str = "fitted"
 
     def predict(self, known: Known, technology: Technology, hours: int) -> tuple[Float64Array, Float64Array | None]:
@@ -358,8 +357,7 @@ def fit(train: Sequence[CapacityFactors], horizon_h: int = HORIZON_H) -> Fitted:
     _check_training(train)
     _check_hours(horizon_h)
     folds = [np.full(each.hours, k) if len(train) > 1 else _month(_hours_of(each)) % 2 for k, each in enumerate(train)]
-    spans = tuple((each.first_hour_s, each.first_hour_s + HOUR_S * each.hours) for each in train)
-    return Fitted({each: _regression(train, folds, each, horizon_h) for each in WEATHER}, spans)
+    return Fitted({each: _regression(train, folds, each, horizon_h) for each in WEATHER})
 
 
 def _regression(
@@ -451,8 +449,7 @@ def _weights(features: Float64Array, away: Float64Array, hour: Int64Array) -> Fl
 
 def _ridge(features: Float64Array, wanted: Float64Array, penalty: float) -> Float64Array:
     gram = features.T @ features + penalty * np.eye(features.shape[1])
-    solved: Float64Array = np.linalg.solve(gram, features.T @ wanted)
-    return solved
+    return np.asarray(np.linalg.solve(gram, features.T @ wanted), dtype=np.float64)
 
 
 # --- calendar and refusals -------------------------------------------------------------------------------------------
@@ -481,7 +478,7 @@ def _day_of_year(hour_s: Int64Array) -> Int64Array:
 
 def _as_factor(values: Float64Array) -> Float64Array:
     """Between 0 and 1, to the ppm: without the last bits, which depend on how many issues were multiplied at once."""
-    return np.round(np.clip(values, 0.0, 1.0), _DECIMALS)
+    return np.asarray(np.round(np.clip(values, 0.0, 1.0), _DECIMALS), dtype=np.float64)
 
 
 def _check_hours(hours: int) -> None:
@@ -498,18 +495,17 @@ def _check_training(train: Sequence[CapacityFactors]) -> None:
             raise InputError(
                 series.source, [Fault(0, "hour_utc", f"{series.hours:,} hours", f"a year: at least {_YEAR_H:,} hours")]
             )
-    for earlier, later in _overlaps(train):
-        raise InputError(
-            later.source, [Fault(0, "hour_utc", f"hours that {earlier.source} has, too", "every hour in one file")]
-        )
+    for k, series in enumerate(train):
+        refuse_common_hours(series, train[:k])
 
 
-def _overlaps(train: Sequence[CapacityFactors]) -> Iterator[tuple[CapacityFactors, CapacityFactors]]:
-    for k, later in enumerate(train):
-        for earlier in train[:k]:
-            begin = max(earlier.first_hour_s, later.first_hour_s)
-            if begin < min(each.first_hour_s + HOUR_S * each.hours for each in (earlier, later)):
-                yield earlier, later
+def refuse_common_hours(series: CapacityFactors, others: Sequence[CapacityFactors]) -> None:
+    """Raises InputError when a series has hours that another one has, too."""
+    for other in others:
+        begin_s = max(other.first_hour_s, series.first_hour_s)
+        if begin_s < min(each.first_hour_s + HOUR_S * each.hours for each in (other, series)):
+            found = f"hours that {other.source} has, too, from {_shown(begin_s)}"
+            raise InputError(series.source, [Fault(0, "hour_utc", found, "no hour in two files")])
 
 
 def _shown(moment_s: int) -> str:
