@@ -130,8 +130,8 @@ def test_columns_of_a_workload_file_are_those_of_a_workload(hooks: ModuleType) -
 
 def unlisted_rules(sources: list[str], rules: str) -> list[str]:
     """Rules that a module states (`R7  Every search ...`, at the start of a line) and that the list does not have."""
-    stated = {found[1] for text in sources for found in re.finditer(r"^\s*([BR]\d+)  \S", text, re.M)}
-    return sorted(stated - set(re.findall(r"^([BR]\d+)$", rules, re.M)))
+    stated = {found[1] for text in sources for found in re.finditer(r"^\s*([BFR]\d+)  \S", text, re.M)}
+    return sorted(stated - set(re.findall(r"^([BFR]\d+)$", rules, re.M)))
 
 
 def test_every_rule_that_a_module_states_is_in_the_list() -> None:

@@ -359,8 +359,7 @@ def test_the_stated_error_of_each_lead_is_near_the_one_measured(french: dict[int
     for technology in WEATHER:
         rmse = np.sqrt(((found.values[technology] - truth(unseen, technology, issued_at_s, 72)) ** 2).mean(axis=0))
         stated = np.sqrt((found.error_sd[technology] ** 2).mean(axis=0))
-        # Never much too small; up to a quarter too large, as it is that of models of half the years.
-        assert ((stated / rmse > 0.90) & (stated / rmse < 1.25)).all(), technology
+        assert ((stated / rmse > 0.90) & (stated / rmse < 1.15)).all(), technology
         assert rmse[0] < rmse[5] < rmse[23] < rmse[71]
 
 

