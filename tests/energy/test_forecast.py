@@ -12,6 +12,7 @@ from watteau.domain.units import HOUR_S, Float64Array, to_epoch_s
 from watteau.energy.backtest import BANDS_H, Backtest, backtest, scores_of
 from watteau.energy.forecast import (
     Fitted,
+    Forecast,
     Forecaster,
     FromMeasured,
     Known,
@@ -289,6 +290,21 @@ def test_what_cannot_be_forecast_is_refused(model: Fitted, measured: CapacityFac
         Noisy(measured, seed=-1)
     with pytest.raises(ValueError, match="a spread"):
         Noisy(measured, seed=1, relative_sd=float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("issued_at_s", "values", "sd", "said"),
+    [
+        (60, [0.5, 0.5], [0.1, 0.1], "full hour"),
+        (0, [0.5, 0.5], [0.1], "same hours"),
+        (0, [0.5, 1.01], [0.1, 0.1], "between 0 and 1"),
+        (0, [0.5, float("nan")], [0.1, 0.1], "between 0 and 1"),
+        (0, [0.5, 0.5], [0.1, -0.1], "at least 0"),
+    ],
+)
+def test_a_wrong_forecast_cannot_be_built(issued_at_s: int, values: list[float], sd: list[float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Forecast("made", issued_at_s, {WIND: np.array(values)}, {WIND: np.array(sd)})
 
 
 @pytest.mark.parametrize("make", [fit, climatology])

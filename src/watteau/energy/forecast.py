@@ -28,6 +28,16 @@ class Forecast:
     values: dict[Technology, Float64Array]  # [lead], 0..1
     error_sd: dict[Technology, Float64Array]  # [lead], expected standard deviation; empty when it is not known
 
+    def __post_init__(self) -> None:
+        if self.issued_at_s % HOUR_S:
+            raise ValueError("a forecast is issued on a full hour")
+        if len({len(series) for series in (*self.values.values(), *self.error_sd.values())}) > 1:
+            raise ValueError("a forecast says the same hours of every technology")
+        if not all(bool(np.all((series >= 0.0) & (series <= 1.0))) for series in self.values.values()):
+            raise ValueError("forecast capacity factors lie between 0 and 1")
+        if not all(bool(np.all(sd >= 0.0)) for sd in self.error_sd.values()):
+            raise ValueError("the standard deviation of an error is at least 0")
+
 
 @dataclass(frozen=True, slots=True)
 class Forecasts:
