@@ -457,16 +457,13 @@ def _away(values: Float64Array, mean: Float64Array, spread: Float64Array) -> Flo
 
 def _weights(features: Float64Array, away: Float64Array, hour: Int64Array) -> Float64Array:
     """[hour of issue, feature, lead] ridge regressions: one over all hours of issue, and from it one for each."""
-    of_all = _ridge(features, away, _TOWARDS_USUAL)
-    found = [hour == each for each in range(24)]
-    return np.stack(
-        [of_all + _ridge(features[at], away[at] - features[at] @ of_all, _TOWARDS_ALL_HOURS) for at in found]
-    )
-
-
-def _ridge(features: Float64Array, wanted: Float64Array, penalty: float) -> Float64Array:
-    gram = features.T @ features + penalty * np.eye(features.shape[1])
-    return np.asarray(np.linalg.solve(gram, features.T @ wanted), dtype=np.float64)
+    of_hour = [(features[hour == each], away[hour == each]) for each in range(24)]
+    gram = np.stack([x.T @ x for x, _ in of_hour])
+    moment = np.stack([x.T @ y for x, y in of_hour])
+    identity = np.eye(features.shape[1])
+    of_all = np.linalg.solve(gram.sum(axis=0) + _TOWARDS_USUAL * identity, moment.sum(axis=0))
+    from_all = np.linalg.solve(gram + _TOWARDS_ALL_HOURS * identity, moment - gram @ of_all)
+    return np.asarray(of_all + from_all, dtype=np.float64)
 
 
 # --- calendar and refusals -------------------------------------------------------------------------------------------
