@@ -427,9 +427,10 @@ def _examples(
         rows = np.arange(_MEMORY_H, series.hours - horizon_h + 1)
         issued_at_s = series.first_hour_s + HOUR_S * rows[keep[rows]]
         after_s = _hours_after(issued_at_s, horizon_h)
-        away = _away(truth(series, technology, issued_at_s, horizon_h), *season.usual(after_s))
+        mean, spread = season.usual(after_s)
+        away = _in_spreads(truth(series, technology, issued_at_s, horizon_h) - mean, spread)
         features = _features(Known(series, issued_at_s), technology, season)
-        parts.append((features, away, _hour(issued_at_s), season.usual(after_s)[1] > 0))
+        parts.append((features, away, _hour(issued_at_s), spread > 0))
     features, away, hour, varies = (np.concatenate(column) for column in zip(*parts, strict=True))
     return features, away, hour, varies
 
@@ -439,20 +440,20 @@ def _features(known: Known, technology: Technology, season: Season) -> Float64Ar
     hours_ago = np.arange(1, _MEMORY_H + 1)
     values = known.ago(technology, hours_ago)
     mean, spread = season.usual(known.issued_at_s[:, None] - HOUR_S * hours_ago)
-    spread = np.where(np.isnan(values), 0.0, spread)
-    away = _away(np.nan_to_num(values), mean, spread)
+    counts = (spread > 0) & ~np.isnan(values)
+    apart, spread = np.where(counts, values - mean, 0.0), np.where(counts, spread, 0.0)
     # Means weigh by spread: of a solar day they are what was missing in all, over what usually varies.
     means = [
-        (away * spread)[:, first - 1 : last].sum(axis=1) / np.maximum(spread[:, first - 1 : last].sum(axis=1), 1e-9)
+        _in_spreads(apart[:, first - 1 : last].sum(axis=1), spread[:, first - 1 : last].sum(axis=1))
         for first, last in _MEANS_H
     ]
-    return np.column_stack([np.ones(len(values)), away[:, _LAGS_H - 1], *means])
+    lags = _in_spreads(apart[:, _LAGS_H - 1], spread[:, _LAGS_H - 1])
+    return np.column_stack([np.ones(len(values)), lags, *means])
 
 
-def _away(values: Float64Array, mean: Float64Array, spread: Float64Array) -> Float64Array:
-    """How far from usual, in usual spreads; 0 where nothing varies."""
-    varies = spread > 0
-    return np.where(varies, (values - mean) / np.where(varies, spread, 1.0), 0.0)
+def _in_spreads(difference: Float64Array, spread: Float64Array) -> Float64Array:
+    """The difference in usual spreads; 0 where nothing varies."""
+    return np.divide(difference, spread, out=np.zeros_like(difference), where=spread > 0)
 
 
 def _weights(features: Float64Array, away: Float64Array, hour: Int64Array) -> Float64Array:
