@@ -346,7 +346,7 @@ class Regression:
         sd = np.ones_like(away)
         features, hour = _features(known, technology, self.season), _hour(known.issued_at_s)
         for each in np.unique(hour):
-            away[hour == each, :fitted] = features[hour == each] @ self.weights[each][:, :fitted]
+            away[hour == each, :fitted] = _applied(self.weights[each][:, :fitted], features[hour == each])
         sd[:, :fitted] = self.error_sd[hour, :fitted]
         mean, spread = self.season.usual(_hours_after(known.issued_at_s, hours))
         return mean + spread * away, spread * sd
@@ -387,7 +387,7 @@ def _regression(
         weights = _weights(*_examples(train, others, technology, season, horizon_h)[:3])
         features, away, hour, varies = _examples(train, [~each for each in others], technology, season, horizon_h)
         for each in range(24):
-            error = away[hour == each] - features[hour == each] @ weights[each]
+            error = away[hour == each] - _applied(weights[each], features[hour == each])
             square[each] += (error**2 * varies[hour == each]).sum(axis=0)
             count[each] += varies[hour == each].sum(axis=0)
     every = [np.ones(each.hours, dtype=np.bool_) for each in train]
@@ -459,12 +459,26 @@ def _in_spreads(difference: Float64Array, spread: Float64Array) -> Float64Array:
 def _weights(features: Float64Array, away: Float64Array, hour: Int64Array) -> Float64Array:
     """[hour of issue, feature, lead] ridge regressions: one over all hours of issue, and from it one for each."""
     of_hour = [(features[hour == each], away[hour == each]) for each in range(24)]
-    gram = np.stack([x.T @ x for x, _ in of_hour])
-    moment = np.stack([x.T @ y for x, y in of_hour])
+    gram = np.stack([_summed(x, x) for x, _ in of_hour])
+    moment = np.stack([_summed(x, y) for x, y in of_hour])
     identity = np.eye(features.shape[1])
     of_all = np.linalg.solve(gram.sum(axis=0) + _TOWARDS_USUAL * identity, moment.sum(axis=0))
     from_all = np.linalg.solve(gram + _TOWARDS_ALL_HOURS * identity, moment - gram @ of_all)
     return np.asarray(of_all + from_all, dtype=np.float64)
+
+
+# Products are spelt as sums: those of a linear algebra library use threads, which on a machine at work wait for each
+# other many times longer than so small a product takes.
+
+
+def _summed(features: Float64Array, other: Float64Array) -> Float64Array:
+    """[feature, k] sums over the issues of the products of both."""
+    return np.asarray(np.einsum("nf,nk->fk", features, other), dtype=np.float64)
+
+
+def _applied(weights: Float64Array, features: Float64Array) -> Float64Array:
+    """[issue, lead] what the weights of one hour of issue make of the features."""
+    return np.asarray(np.einsum("nf,fl->nl", features, weights), dtype=np.float64)
 
 
 # --- calendar and refusals -------------------------------------------------------------------------------------------
