@@ -44,7 +44,7 @@ def forecast(
     ] = "UTC",
     as_json: AsJson = False,
 ) -> None:
-    """How good supply forecasts would have been: errors by technology and hours ahead, beside simple guesses.
+    """How good supply forecasts would have been on a measured series, beside simple guesses.
 
     Fitted on the training years alone; a forecast of each hour sees only what was measured before it.
     """
