@@ -33,7 +33,7 @@ def script(*directives: str, body: str = "srun python train.py") -> str:
 
 
 def read(text: str, *options: str, **more: Any) -> tuple[Request, list[Notice]]:
-    settings: dict[str, Any] = {"now": NOW, "workdir": "/home/ada", "resolve": FLEET.get}
+    settings: dict[str, Any] = {"now": NOW, "workdir": "/scratch/ada", "resolve": FLEET.get}
     return read_script(text, options=options, **(settings | more))
 
 
@@ -132,7 +132,7 @@ NIGHTLY = """#!/bin/bash
                 "time_limit_s": 72_000,
                 "stdout": "logs/%x_%j.out",
                 "stderr": "logs/%x_%j.err",
-                "workdir": "/home/ada",
+                "workdir": "/scratch/ada",
             },
             [(10, "--hint")],
         ),
@@ -186,7 +186,7 @@ NIGHTLY = """#!/bin/bash
                 "requeue": False,
                 "singleton": True,
                 "environment": {},
-                "workdir": "/home/ada/nightly",
+                "workdir": "/scratch/ada/nightly",
                 "sites": ("paris", "lyon"),
             },
             [(9, "--comment"), (9, "--nice")],

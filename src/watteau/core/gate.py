@@ -10,7 +10,7 @@ flexible no more: it goes into the queue whatever the envelope says, and is prom
 
 from watteau.core.bits import kernel
 from watteau.core.layout import WAITING, State
-from watteau.core.order import enqueue
+from watteau.core.order import enqueue, leave_queue
 from watteau.core.place import forget_reason, most_mw, say
 from watteau.domain.decisions import Reason
 
@@ -70,14 +70,8 @@ def call_back(s: State, now: int) -> None:
             continue
         job = s.queue[at].job
         if s.jobs[job].state == WAITING and s.jobs[job].due_s > now:
-            s.queue[at].shape = -1
-            cycle.waiting -= 1
+            leave_queue(s, at)
             hold_at_gate(s, job, now)
-    while cycle.queue_head < cycle.queue_tail and s.queue[cycle.queue_head].shape < 0:
-        cycle.queue_head += 1
-    if cycle.waiting == 0:
-        cycle.queue_head = 0
-        cycle.queue_tail = 0
 
 
 @kernel

@@ -157,6 +157,19 @@ def enqueue(s: State, job: int) -> int:
 
 
 @kernel
+def leave_queue(s: State, at: int) -> None:
+    """Whoever stands at a position leaves; the gap is closed later."""
+    cycle = s.cycle[0]
+    s.queue[at].shape = -1
+    cycle.waiting -= 1
+    while cycle.queue_head < cycle.queue_tail and s.queue[cycle.queue_head].shape < 0:
+        cycle.queue_head += 1
+    if cycle.waiting == 0:
+        cycle.queue_head = 0
+        cycle.queue_tail = 0
+
+
+@kernel
 def _goes_before(key: int, job: int, entry: Any) -> bool:
     return bool(key < entry.key or (key == entry.key and job < entry.job))
 

@@ -21,7 +21,7 @@ from watteau.core.bits import kernel
 from watteau.core.feasible import fits_until, longest_fit_s, mark_dirty, mark_stale
 from watteau.core.gate import call_back, hold_at_gate, leave_gate, open_gate
 from watteau.core.layout import ABSENT, REJECTED, RUNNING, WAITING, State
-from watteau.core.order import enqueue, over_quota, rank_tenants, sort_queue, tidy_queue
+from watteau.core.order import enqueue, leave_queue, over_quota, rank_tenants, sort_queue, tidy_queue
 from watteau.core.place import (
     delist,
     end_job,
@@ -228,7 +228,7 @@ def _withdraw(s: State, withdrawn: Any) -> None:
     cycle.blocked = 0
     for at in range(cycle.queue_head, cycle.queue_tail):
         if s.queue[at].shape >= 0 and s.jobs[s.queue[at].job].state == ABSENT:
-            _leave_queue(s, at)
+            leave_queue(s, at)
     if cycle.waiting == 0:
         cycle.scan_all = 0
 
@@ -334,18 +334,6 @@ def _admit(s: State, job: int, now: int) -> int:
 
 
 @kernel
-def _leave_queue(s: State, at: int) -> None:
-    cycle = s.cycle[0]
-    s.queue[at].shape = -1
-    cycle.waiting -= 1
-    while cycle.queue_head < cycle.queue_tail and s.queue[cycle.queue_head].shape < 0:
-        cycle.queue_head += 1
-    if cycle.waiting == 0:
-        cycle.queue_head = 0
-        cycle.queue_tail = 0
-
-
-@kernel
 def _held_back(s: State, job: int, now: int) -> bool:
     """Whether a quota or a closed site keeps the job from being tried; says which."""
     row = s.jobs[job]
@@ -380,7 +368,7 @@ def _start_in_order(s: State, lost: Any, arrived: Any, now: int) -> None:
             if not _held_back(s, job, now):
                 why = place_now(s, job, now, -1)
                 if why == 0:
-                    _leave_queue(s, at)
+                    leave_queue(s, at)
                 else:
                     say(s, job, why, now)
                     if why != _GREEN_HOLD:
@@ -625,7 +613,7 @@ def _try_promised(s: State, at: int, now: int) -> None:
     why = 0 if as_promised else place_now(s, job, now, job)
     if why == 0:
         plan_remove(s, job)
-        _leave_queue(s, at)
+        leave_queue(s, at)
         if not as_promised:
             s.cycle[0].freed_early = 1
             for i in range(workers):
@@ -652,7 +640,7 @@ def _consider(s: State, at: int, now: int) -> None:
     else:
         why = place_now(s, job, now, -1)
         if why == 0:
-            _leave_queue(s, at)
+            leave_queue(s, at)
             return
         if why == _GREEN_HOLD:  # it says nothing of other jobs of that shape
             _note_failure(s, row, cycle.gang_room)
