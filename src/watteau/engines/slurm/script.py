@@ -31,32 +31,32 @@ exit {attempt.NO_PYTHON}
 #: To compile the program takes as long as Python takes to start. So the first attempt of a site keeps what came of it
 #: beside the marks, and later ones read that, if it is of our own account and nobody else can write it.
 _LOAD = """
-import os
+import posix
 import sys
 from marshal import dumps, loads
 
 kept = "%s/.attempt-%s-%x" % (BASE, DIGEST, sys.hexversion)
 code = None
 try:
-    opened = os.open(kept, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    opened = posix.open(kept, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW)
     try:
-        about = os.fstat(opened)
-        if about.st_uid == os.geteuid() and not about.st_mode & 0o022:
-            code = loads(os.read(opened, about.st_size))
+        about = posix.fstat(opened)
+        if about.st_uid == posix.geteuid() and not about.st_mode & 0o022:
+            code = loads(posix.read(opened, about.st_size))
     finally:
-        os.close(opened)
+        posix.close(opened)
 except (OSError, EOFError, ValueError, TypeError):
     pass
 if not hasattr(code, "co_code"):
     code = compile(PROGRAM, "attempt.py", "exec")
-    fresh = "%s.%s.%d" % (kept, os.environ.get("SLURM_JOB_ID", ""), os.getpid())
+    fresh = "%s.%s.%d" % (kept, posix.environ.get(b"SLURM_JOB_ID", b"").decode(), posix.getpid())
     try:
-        opened = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        opened = posix.open(fresh, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
         try:
-            os.write(opened, dumps(code))
+            posix.write(opened, dumps(code))
         finally:
-            os.close(opened)
-        os.rename(fresh, kept)
+            posix.close(opened)
+        posix.rename(fresh, kept)
     except OSError:
         pass
 exec(code)
