@@ -26,6 +26,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from random import Random
+from typing import TypeGuard
 
 from watteau.domain.fleet import Site, SlurmAccess
 from watteau.domain.requests import JobState, Outcome
@@ -67,8 +68,10 @@ _SHORT_POLL_MS = 2_000
 _LONGEST_PAUSE_MS = 10_000
 #: Of all the time, at most this part goes into asking one cluster for all jobs; less where ends are seen by marks, too.
 _LISTING_SHARE, _LISTING_SHARE_NEAR = 0.25, 0.1
-#: Marks of ends are looked for this often, and so many jobs are then asked about one by one.
-_MARKS_MS, _MARKS_SHARE, _MOST_ENDS = 300, 0.1, 32
+#: Marks are looked for this often, and so many jobs whose marks do not say all are then asked about one by one.
+_MARKS_MS, _MARKS_SHARE, _MOST_ENDS = 100, 0.25, 32
+#: What a mark says is news for so long. An older one was seen late, or its node has another clock: Slurm is asked.
+_FRESH_MS = 5_000
 _QUIET_FACTOR = 4
 _NODES_EVERY, _LIMITS_EVERY = 5, 15  # polls
 _SILENT_AFTER = 2
@@ -114,11 +117,13 @@ class _Attempt:
     job_id: int = 0  # Slurm's, of the job that counts; 0: not known
     told: Observation | None = None
     said_waits: str = ""
+    claim: Claim | None = None  # who has it, where that was read
     asked: Outcome | None = None  # what its end is to be called
     doubt_ms: int | None = None  # sent then, and not answered
     missing_ms: int | None = None  # not in slurmctld's memory since then
     over_ms: int | None = None  # its job is over since then, and the mark of its end not there yet
     cancelled_ms: int = 0  # Slurm was last asked to end it then
+    ahead_ms: int = 0  # its end was told then, before Slurm had heard of it
     shown_ms: int = 0  # its mark shows that it ended since then, and Slurm has not said so yet
     look_ms: int = 0  # not to be asked about before
     is_answered: bool = False  # what it is, is what `adopt` answers, and nobody else tells it
@@ -398,9 +403,10 @@ class SlurmEngine:
         with self._state:
             if name in self._attempts:
                 return True
+        # Not with `_polling`: a start does not wait for a look at the cluster, which may take seconds.
+        if name not in self._ours and not (self._marks.near and self._claimed(name)):
+            return False
         with self._polling:
-            if name not in self._ours and not (self._marks.near and self._claimed(name)):
-                return False
             return self._adopt([name])[0].seen is not Seen.ABSENT
 
     def _claimed(self, name: str) -> bool:
@@ -574,7 +580,7 @@ class SlurmEngine:
                 elif glances:
                     self._glance()
                 else:
-                    self._look_for_ends()
+                    self._look_at_marks()
 
     def _look_soon(self) -> None:
         """Something was started or stopped: do not wait for the next poll. Called with `_state` held."""
@@ -583,13 +589,16 @@ class SlurmEngine:
         self._state.notify_all()
 
     def _glance(self) -> None:
-        """Look at the few attempts that were started or stopped just now; at everything when they are many."""
+        """Look at the few attempts that were started or stopped just now; at everything when they are many.
+
+        Where marks are near they show what was started, so that only what was stopped is asked about.
+        """
         with self._state:
             now_ms = self._now_ms()
             young = [
                 its
                 for its in self._attempts.values()
-                if its.job_id and not its.has_ended and (its.is_starting or its.asked)
+                if its.job_id and not its.has_ended and (its.asked or (its.is_starting and not self._marks.near))
                 if now_ms - its.known_ms < _LAST_GLANCE_MS or its.asked
             ]
             self._glance_ms = 3 * self._glance_ms // 2 if young and self._glance_ms < _LAST_GLANCE_MS else 0
@@ -604,34 +613,70 @@ class SlurmEngine:
                 job = self._job_of(its)
                 if job is None:
                     continue
-                if others_live and its.is_starting and translate.runs(job):
-                    # It may stand where another one has just left: that is told first, then.
-                    if self._marks.near:
-                        self._look_for_ends()
-                    elif self._poll_takes_ms < _SHORT_POLL_MS:
-                        self._poll()
-                        return
+                if others_live and its.is_starting and translate.runs(job) and self._poll_takes_ms < _SHORT_POLL_MS:
+                    self._poll()  # it may stand where another one has just left: that is told first, then
+                    return
                 self._follow(its, (job,), is_listed=False)
         with self._state:  # behind a slow prefix each look takes its time
             self._glance_ms = self._glance_ms and max(self._glance_ms, 4 * (self._now_ms() - now_ms))
             self._next_glance_ms = self._now_ms() + self._glance_ms
 
-    def _look_for_ends(self) -> None:
-        """Ask Slurm about the attempts whose mark shows that they ended: much less than to ask about all jobs."""
+    def _look_at_marks(self) -> None:
+        """See by their marks which attempts have begun or ended. It takes microseconds, and Slurm is not asked.
+
+        A mark is written before Slurm gives what its attempt held to another one. So ends are looked for last and told
+        first: whatever made room for what has begun is told before it.
+        """
         with self._state:
             began_ms = self._now_ms()
             live = [its for its in self._attempts.values() if its.job_id and not its.has_ended]
+        begun = [its for its in live if its.is_starting and self._marks.shows_begin(its.name)]
         ended = [its for its in live if began_ms >= its.look_ms and self._marks.shows_end(its.name)]
-        with self._state:
-            took_ms = self._now_ms() - began_ms
-            self._next_marks_ms = began_ms + max(_MARKS_MS, round(took_ms / _MARKS_SHARE))
-        if ended:
+        with self._state:  # over a slow NFS each look takes its time
+            now_ms = self._now_ms()
+            self._next_marks_ms = now_ms + max(_MARKS_MS, round((now_ms - began_ms) / _MARKS_SHARE))
+        if begun or ended:
             with self._polling, _as_silence():
-                for its in ended[:_MOST_ENDS]:
+                unclear = [its for its in ended if not self._ends_by_marks(its)]
+                for its in begun:
+                    self._begins_by_marks(its)
+                for its in unclear[:_MOST_ENDS]:
                     its.shown_ms = its.shown_ms or began_ms
                     its.look_ms = began_ms + (began_ms - its.shown_ms) // 2  # Slurm may have forgotten that it heard so
                     if (job := self._job_of(its)) is not None:
                         self._follow(its, (job,), is_listed=False)
+
+    def _begins_by_marks(self, its: _Attempt) -> None:
+        """Tell that an attempt has begun, if its mark says so beyond doubt."""
+        claim = self._marks.claim(its.name)
+        if _is_first_run(claim, its) and self._is_fresh(claim.at_s) and its.is_starting:
+            its.claim = claim
+            nodes = translate.for_workers(expand(claim.nodes), its.workers)
+            self._tell(its, Observation(its.name, Seen.RUNNING, started_ms=1000 * claim.at_s, nodes=nodes))
+
+    def _ends_by_marks(self, its: _Attempt) -> bool:
+        """Tell that an attempt has ended well, if its marks say so beyond doubt; how others ended, Slurm knows better.
+
+        Slurm itself hears of it some moments later, and keeps the nodes until then: what is started there meanwhile
+        waits in its queue for so long.
+        """
+        if its.asked is not None or len(self._ours.get(its.name, ())) > 1:
+            return False
+        ended = self._marks.ended(its.name)
+        if ended is None or ended.exit_code != 0 or ended.asked or ended.limited or not self._is_fresh(ended.at_s):
+            return False
+        claim = its.claim or self._marks.claim(its.name)
+        if not _is_first_run(claim, its):
+            return False
+        seen = translate.by_marks(its.name, claim, ended, None, its.workers)
+        if its.told is not None and its.told.started_ms is not None:
+            seen = replace(seen, started_ms=its.told.started_ms, nodes=its.told.nodes)
+        its.ahead_ms = self._now_ms()
+        self._tell(its, seen)
+        return True
+
+    def _is_fresh(self, at_s: int) -> bool:
+        return -1_000 <= self._now_ms() - 1000 * at_s < _FRESH_MS
 
     def _job_of(self, its: _Attempt) -> SlurmJob | None:
         """An attempt's job as it is now; None: there is none by its id, or more than one of its name."""
@@ -791,7 +836,10 @@ class SlurmEngine:
         elif translate.runs(job):
             if is_listed and self._ended_unnoticed(its, job):
                 return True
-            self._tell(its, translate.not_over(its.name, job, its.workers))
+            seen = translate.not_over(its.name, job, its.workers)
+            if its.told is not None and (its.told.seen, its.told.nodes) == (seen.seen, seen.nodes):
+                seen = its.told  # by its mark, which has another clock
+            self._tell(its, seen)
         elif not self._began_before(its, job):
             self._tell(its, translate.not_over(its.name, job, its.workers), is_glance=not is_listed)
         return True
@@ -970,16 +1018,19 @@ class SlurmEngine:
         return its.since_poll > 0 and job.submit_s >= its.known_ms // 1000 - _SKEW_S
 
     def _cancel_strays(self) -> None:
-        """Jobs of a name that has ended: a submission that arrived after all."""
+        """Jobs of a name that has ended: a submission that arrived after all, or an end that Slurm did not hear of."""
         if not self.may_change:
             return
+        now_ms = self._now_ms()
         for name, jobs in self._ours.items():
             with self._state:
                 its = self._attempts.get(name)
-            if its is not None and its.has_ended:
-                for job in jobs:
-                    if not translate.is_over(job):
-                        self._cancel(its, job.job_id)
+            if its is None or not its.has_ended:
+                continue
+            for job in jobs:
+                is_ending = job.job_id == its.job_id and now_ms - its.ahead_ms < _ORPHAN_MS
+                if not is_ending and not translate.is_over(job):
+                    self._cancel(its, job.job_id)
 
     def _tell(self, its: _Attempt, seen: Observation, *, is_glance: bool = False) -> None:
         """Remember what an attempt does, and let `changes` say it, unless it is what whoever asked is told anyway."""
@@ -1005,6 +1056,8 @@ class SlurmEngine:
         self._wake()
 
     def _forget_old_ends(self) -> None:
+        if len(self._attempts) <= _KEPT_ENDS:
+            return
         ended = [name for name, its in self._attempts.items() if its.has_ended]
         for name in ended[: max(0, len(ended) - _KEPT_ENDS)]:
             del self._attempts[name]
@@ -1145,6 +1198,11 @@ def _as_silence() -> Iterator[None]:
         yield
     except TokenRefused as refused:
         raise EngineUnreachable(str(refused)) from refused
+
+
+def _is_first_run(claim: Claim | None, its: _Attempt) -> TypeGuard[Claim]:
+    """Whether the job that we know of claimed the attempt, in its first run."""
+    return claim is not None and claim.stopped is None and (claim.job_id, claim.restarts) == (its.job_id, 0)
 
 
 def _workers(job: SlurmJob) -> tuple[int, ...]:

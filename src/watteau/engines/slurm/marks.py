@@ -132,6 +132,10 @@ class Marks:
             sizes={str(stream): size for stream, size in sizes if isinstance(size, int)},
         )
 
+    def shows_begin(self, name: str) -> bool:
+        """Whether somebody has claimed the attempt, by a look that costs next to nothing."""
+        return self.near and os.path.exists(f"{folder_of(self._here, name)}/claim")
+
     def shows_end(self, name: str) -> bool:
         """Whether the command has ended, by a look that costs next to nothing; over NFS it may come late."""
         return self.near and os.path.exists(f"{folder_of(self._here, name)}/ended")

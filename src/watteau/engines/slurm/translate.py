@@ -150,8 +150,10 @@ def _ended_by_itself(job: SlurmJob, ended: Ended) -> bool:
     A slurmctld that is killed may forget that a job has ended. It then finds that the node does not run it, and calls
     that a failure of the node.
     """
-    if ended.asked or job.state == "OUT_OF_MEMORY":
+    if ended.asked:
         return False
+    if job.state == "OUT_OF_MEMORY":  # of some process: the command may have done well all the same
+        return ended.exit_code == 0
     if ended.limited or job.state in _NODE_LOST:
         return True
     # Slurm signals a job's processes one after the other: the command may be gone before the batch script hears of it.
