@@ -248,11 +248,11 @@ class Shaky(Store):
             self.failed += 1
             raise StoreUnavailable(f"made to fail {when} the write")
 
-    def record(self, lease: Lease, changes: Sequence[Change], now_ms: int) -> int:
+    def record(self, lease: Lease, changes: Sequence[Change], now_ms: int) -> range:
         self._maybe("before")
-        seq = super().record(lease, changes, now_ms)
+        seqs = super().record(lease, changes, now_ms)
         self._maybe("after")
-        return seq
+        return seqs
 
     def events(self, after_seq: int, limit: int, tenants: frozenset[TenantId] | None = None) -> list[Event]:
         self._maybe("before")

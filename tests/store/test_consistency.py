@@ -70,7 +70,7 @@ def _do(store: Store, lease: Lease, ids: list[JobId], step: tuple[str, list[tupl
         return
     before = store.last_seq()
     try:
-        assert store.record(lease, [_change(*each) for each in of], 4_000) > before
+        assert store.record(lease, [_change(*each) for each in of], 4_000).start == before + 1
     except (InvariantBroken, Conflict):
         assert store.last_seq() == before, "what is refused leaves nothing behind"
 

@@ -197,7 +197,7 @@ def test_the_pool_recovers_when_the_server_comes_back(postgres: Cluster, open_st
                 postgres.start()
             store.check()
         assert submitted(store) == [job_id + 1]
-        assert store.record(lease, [intends(job_id)], 2_000) == 3, "and who led leads"
+        assert list(store.record(lease, [intends(job_id)], 2_000)) == [3], "and who led leads"
 
 
 def test_a_read_only_database_can_be_read(url: str, open_store: Callable[[str], Store], postgres: Cluster) -> None:

@@ -717,9 +717,11 @@ class Controller:
         self._say(now)
         if now.changes:
             assert self._lease is not None
-            seq = self._store.record(self._lease, now.changes, now.now_ms)
+            seqs = self._store.record(self._lease, now.changes, now.now_ms)
+            if seqs.start == self._cursor + 1:  # nobody wrote in between: these are known
+                self._cursor = seqs.stop - 1
             self._tell()
-            self._log.info("cycle", cycle=self.figures.cycles, seq=seq, changes=_by_kind(now.changes))
+            self._log.info("cycle", cycle=self.figures.cycles, seq=seqs.stop - 1, changes=_by_kind(now.changes))
         for act in now.acts:
             act()
 

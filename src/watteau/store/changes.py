@@ -78,8 +78,8 @@ class _Attempt:
     cause: str = ""
 
 
-def apply(connection: Connection, changes: Sequence[Change], now_ms: int) -> int:
-    """Write the changes and their events; returns the last seq. The caller holds the log's lock.
+def apply(connection: Connection, changes: Sequence[Change], now_ms: int) -> range:
+    """Write the changes and their events; returns the seqs of these. The caller holds the log's lock.
 
     Raises InvariantBroken or Conflict; the caller's transaction then keeps nothing.
     """

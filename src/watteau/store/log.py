@@ -42,11 +42,12 @@ def take(connection: Connection, *, seqs: int = 0, jobs: int = 0, requests: int 
     return connection.execute(_TAKE, {"seqs": seqs, "jobs": jobs, "requests": requests, "lines": lines}).one()
 
 
-def append(connection: Connection, lines: Sequence[Line], now_ms: int) -> int:
-    """Add events in this order; returns the last seq (that of the log when there are none)."""
+def append(connection: Connection, lines: Sequence[Line], now_ms: int) -> range:
+    """Add events in this order; returns their seqs (none after the log's last when there are none)."""
     last: int = take(connection, seqs=len(lines)).last_seq if lines else last_seq(connection)
-    write(connection, lines, now_ms, last - len(lines) + 1)
-    return last
+    seqs = range(last - len(lines) + 1, last + 1)
+    write(connection, lines, now_ms, seqs.start)
+    return seqs
 
 
 def write(connection: Connection, lines: Sequence[Line], now_ms: int, first_seq: int) -> None:

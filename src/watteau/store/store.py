@@ -184,8 +184,8 @@ class Store:
         with self._database.snapshot() as connection:
             return jobs.live_by_ids(connection, self._bodies, job_ids)
 
-    def record(self, lease: Lease, changes: Sequence[Change], now_ms: int) -> int:
-        """Write a cycle's decisions and observations in one transaction; returns the last seq written.
+    def record(self, lease: Lease, changes: Sequence[Change], now_ms: int) -> range:
+        """Write a cycle's decisions and observations in one transaction; returns the seqs of their events.
 
         Nothing is written when it raises: LeaseLost (another leads, checked inside the transaction), Conflict (an
         attempt is intended for a job that was held after the cycle read the log: read on, decide again), or

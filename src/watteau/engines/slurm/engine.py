@@ -69,7 +69,7 @@ _LONGEST_PAUSE_MS = 10_000
 #: Of all the time, at most this part goes into asking one cluster for all jobs; less where ends are seen by marks, too.
 _LISTING_SHARE, _LISTING_SHARE_NEAR = 0.25, 0.1
 #: Marks are looked for this often, and so many jobs whose marks do not say all are then asked about one by one.
-_MARKS_MS, _MARKS_SHARE, _MOST_ENDS = 100, 0.25, 32
+_MARKS_MS, _MARKS_SHARE, _MOST_ENDS = 150, 0.25, 32
 #: What a mark says is news for so long. An older one was seen late, or its node has another clock: Slurm is asked.
 _FRESH_MS = 5_000
 _QUIET_FACTOR = 4

@@ -1,9 +1,14 @@
 """Reads files of a site that this machine sees as well, under another name."""
 
 import os
-from pathlib import Path
+from functools import cache
 
 from watteau.domain.fleet import SlurmAccess
+
+
+@cache
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 def read_here(access: SlurmAccess, path: str, start: int, most: int) -> bytes | None:
@@ -15,12 +20,14 @@ def read_here(access: SlurmAccess, path: str, start: int, most: int) -> bytes | 
     folder = access.folder.rstrip("/")
     if not access.folder_here or not path.startswith(f"{folder}/"):
         return None
-    base = os.path.realpath(access.folder_here)
+    here = f"{access.folder_here}/{path[len(folder) + 1 :]}"
     # O_NONBLOCK: a pipe that nobody writes to would be waited for.
-    handle = os.open(Path(base) / path[len(folder) + 1 :], os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    handle = os.open(here, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         real = os.readlink(f"/proc/self/fd/{handle}")
-        if not real.startswith(f"{base}/"):
+        if not real.startswith(_real(access.folder_here) + "/"):
+            _real.cache_clear()  # where the folder really is may have changed
+        if not real.startswith(_real(access.folder_here) + "/"):
             raise FileNotFoundError(f"{path} leads out of {folder}")
         return os.pread(handle, most, start)
     finally:
