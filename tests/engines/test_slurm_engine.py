@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.engines.fake_slurm import USER, FakeSlurm, Fault, a_job
-from tests.engines.kits import launch, slurm_engine
+from tests.engines.kits import eventually, launch, slurm_engine
 from watteau.domain.requests import JobState, Outcome
 from watteau.domain.sites import Held, NodeState, Reservation
 from watteau.engines.contract import (
@@ -24,7 +24,8 @@ from watteau.engines.contract import (
     WorkerPlace,
 )
 from watteau.engines.slurm.engine import SlurmEngine
-from watteau.engines.slurm.facts import TokenRefused
+from watteau.engines.slurm.facts import Listing, TokenRefused
+from watteau.engines.slurm.marks import folder_of
 
 NAME = "watteau-1-1"
 
@@ -377,6 +378,138 @@ def test_an_end_that_slurm_forgot_is_seen_by_its_mark_and_the_job_that_is_left_i
     assert (world.says().outcome, world.says().exit_code) == (Outcome.FAILED, 3)
     assert world.cluster.of(NAME).state == "CANCELLED"
     world.engine.close()
+
+
+def test_a_command_that_ended_with_0_has_completed_though_slurm_killed_some_process_of_it(world: World) -> None:
+    """As on a machine of our own."""
+    slurm_id = world.runs()
+    world.cluster.end_unheard(slurm_id, 0)
+    world.cluster.end_as(slurm_id, "OUT_OF_MEMORY")
+    assert world.poll()[-1].outcome is Outcome.COMPLETED
+
+
+# ---- where marks are near
+
+
+class Near(World):
+    """Marks are looked for in a folder of this machine. Its clock must be moved for each look."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder))
+        self.folder = folder
+
+    def show(self, mark: str, *, after_s: float = 0.5) -> None:
+        """A mark is seen here, so long after now."""
+        its_folder = Path(folder_of(str(self.folder), NAME))
+        its_folder.mkdir(parents=True, exist_ok=True)
+        (its_folder / mark).touch()
+        self.ms += round(1000 * after_s)
+
+    def hears(self, count: int) -> list[Observation]:
+        """What the engine has said by itself, once it is so much."""
+
+        def enough() -> bool:
+            self.heard += self.engine.changes()
+            return len(self.heard) >= count
+
+        eventually(enough, f"{count} changes")
+        return self.heard
+
+    def asked_of_jobs(self) -> int:
+        return sum(what in ("job", "jobs") for what in self.cluster.asked)
+
+
+@pytest.fixture
+def near(tmp_path: Path) -> Iterator[Near]:
+    near = Near(tmp_path)
+    yield near
+    near.engine.close()
+
+
+def test_a_start_and_a_good_end_are_told_by_their_marks_before_slurm_says_so(near: Near) -> None:
+    slurm_id = near.start()
+    before = near.asked_of_jobs()
+    near.cluster.begin(slurm_id)
+    near.show("claim")
+    began_ms = near.ms - 500
+    (running,) = near.hears(1)
+    assert (running.seen, running.started_ms, running.nodes) == (Seen.RUNNING, began_ms, ("n0",))
+    near.ms += 7_000
+    near.cluster.end_unheard(slurm_id, 0)
+    near.show("ended")
+    ended = near.hears(2)[-1]
+    assert (ended.outcome, ended.started_ms, ended.ended_ms) == (Outcome.COMPLETED, began_ms, began_ms + 7_000)
+    assert near.asked_of_jobs() == before
+
+
+def test_a_job_whose_end_was_told_first_is_left_to_slurm_for_a_while(near: Near) -> None:
+    slurm_id = near.start()
+    near.cluster.begin(slurm_id)
+    near.cluster.end_unheard(slurm_id, 0)
+    near.show("claim")
+    near.show("ended")
+    near.hears(2)
+    near.poll(after_s=10)
+    assert near.cluster.changed == [f"submit {NAME}"]
+    near.poll(after_s=60)  # a slurmctld that was killed will never hear of it
+    assert near.cluster.changed == [f"submit {NAME}", f"cancel {NAME}"]
+    assert [said.seen for said in near.heard] == [Seen.RUNNING, Seen.ENDED]
+
+
+@pytest.mark.parametrize("behind_s", [-120, 20])
+def test_a_mark_of_another_time_proves_nothing_and_slurm_is_asked(near: Near, behind_s: int) -> None:
+    slurm_id = near.runs()
+    near.cluster.end_unheard(slurm_id, 0)
+    near.show("ended", after_s=behind_s)
+    before = near.asked_of_jobs()
+    eventually(lambda: near.asked_of_jobs() > before, "a question to Slurm")
+    assert [said.seen for said in near.poll()] == [Seen.RUNNING]
+    near.cluster.end(slurm_id, 0)
+    assert near.poll()[-1].outcome is Outcome.COMPLETED
+
+
+def test_how_a_command_ended_that_failed_is_asked_of_slurm_too(near: Near) -> None:
+    slurm_id = near.runs()
+    near.cluster.end_unheard(slurm_id, 137)
+    near.cluster.end_as(slurm_id, "OUT_OF_MEMORY", signal=None)
+    near.show("ended")
+    assert near.hears(2)[-1].outcome is Outcome.OUT_OF_MEMORY
+
+
+def test_a_mark_of_another_job_is_no_start_of_this_one(near: Near) -> None:
+    slurm_id = near.start()
+    near.cluster.begin(slurm_id)
+    near.cluster.put(_changed(near.cluster.of(NAME), state="PENDING", nodes=(), start_s=None))
+    claim = f"{folder_of('/shared/watteau', NAME)}/claim"
+    near.cluster.files[claim] = near.cluster.files[claim].replace(b"'job': ", b"'job': 9")
+    near.show("claim")
+    reads = near.cluster.asked.count("read_file")
+    eventually(lambda: near.cluster.asked.count("read_file") > reads, "the mark is read")
+    assert near.says().seen is Seen.STARTING
+
+
+def test_a_start_does_not_wait_for_a_look_that_is_under_way(near: Near) -> None:
+    near.look()
+    goes_on, is_asked, jobs = threading.Event(), threading.Event(), near.cluster.jobs
+
+    def slow(since: Listing | None = None) -> Listing | None:
+        is_asked.set()
+        assert goes_on.wait(30)
+        return jobs(since)
+
+    near.cluster.jobs = slow  # type: ignore[method-assign]
+    look = threading.Thread(target=near.engine.leftovers, args=((),))
+    look.start()
+    try:
+        assert is_asked.wait(30)
+        near.engine.start(an_attempt())
+        assert near.cluster.changed == [f"submit {NAME}"]
+    finally:
+        goes_on.set()
+        look.join()
+
+
+# ---- what else befalls an attempt
 
 
 def test_a_job_that_slurm_could_not_start_is_lost_and_not_failed(world: World) -> None:

@@ -114,7 +114,7 @@ def slurm(
     ],
     jobs: Annotated[int, typer.Option(min=10, max=100_000, help="Jobs that go through the site.")] = 1_000,
     runs: Annotated[int, typer.Option(min=5, max=1_000, help="Jobs that are started one after another.")] = 30,
-    seconds: Annotated[int, typer.Option(min=1, max=600, help="How long jobs sleep that do something.")] = 5,
+    seconds: Annotated[int, typer.Option(min=1, max=600, help="How long jobs sleep that do something.")] = 10,
     queue: Annotated[int, typer.Option(min=0, max=90_000, help="Jobs at the site that is watched.")] = 10_000,
     nodes: Annotated[int, typer.Option(min=0, max=60_000, help="Nodes of the site that is watched.")] = 3_000,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
