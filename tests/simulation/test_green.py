@@ -4,15 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.simulation.runs import ZERO_S, fleet_of, jobs_of, random_jobs, run, times
+from watteau.core import layout
 from watteau.domain.jobs import Workload
 from watteau.domain.policy import POLICIES
 from watteau.domain.units import HOUR_S
 from watteau.energy.envelope import Envelope
 from watteau.energy.supply import SupplySeries
 from watteau.simulation import green as module
-from watteau.simulation.green import Foreseen, Green, as_yesterday, flexible_jobs, perfect
+from watteau.simulation.green import Foreseen, Green, RunTimes, as_yesterday, flexible_jobs, perfect
 from watteau.simulation.replay import Replay, replay
 
 DAY_H = 24
@@ -97,6 +100,68 @@ def test_jobs_that_arrive_later_change_nothing_before() -> None:
     cut_s = 30 * HOUR_S
     early = [start for start, _ in times(green_run(workload, noon(6))) if start < cut_s]
     assert [start for start, _ in times(green_run(more, noon(6))) if start < cut_s] == early
+
+
+def test_estimates_that_are_five_times_too_long_cost_little_once_that_is_known() -> None:
+    workload, supply = hourly(24 * 9), noon(11)
+    asked = replace(workload, estimate_s=5 * workload.runtime_s)
+
+    def in_the_sun(happened: Replay) -> int:
+        known = [start for start, _ in times(happened) if start >= 2 * DAY_H * HOUR_S]
+        return sum(10 <= start // HOUR_S % DAY_H < 14 for start in known)
+
+    exact, learned = in_the_sun(green_run(workload, supply)), in_the_sun(green_run(asked, supply))
+    assert exact > 150
+    assert learned > 0.9 * exact
+
+
+class Ran:
+    """Rows of jobs that were all submitted at 0: (state, part of an hour's estimate that each has run)."""
+
+    def __init__(self, *rows: tuple[int, float]) -> None:
+        names = ("submit_s", "state", "start_s", "end_s", "estimate_s")
+        self.jobs = np.zeros(len(rows), dtype=[(name, np.int64) for name in names])
+        self.jobs["state"] = [state for state, _ in rows]
+        self.jobs["start_s"] = [HOUR_S - round(part * HOUR_S) for _, part in rows]
+        self.jobs["end_s"] = self.jobs["estimate_s"] = HOUR_S
+        self.times = RunTimes(np.ones(len(rows)))
+
+    def after_an_hour(self) -> np.ndarray:
+        return self.times.learn(self.jobs, HOUR_S)
+
+
+def test_estimates_are_believed_until_jobs_have_ended() -> None:
+    alive, lasted = Ran(*[(layout.WAITING, 0.0)] * 5).after_an_hour()
+    assert alive[:-1].min() == 1.0
+    assert lasted[-1] == pytest.approx(1.0)
+
+
+def test_what_is_expected_of_a_job_is_what_came_of_others() -> None:
+    alive, lasted = Ran(*[(layout.ENDED, 0.25)] * 10_000).after_an_hour()
+    assert lasted[-1] == pytest.approx(0.25, abs=0.02)
+    assert alive[20] < 0.01
+
+
+def test_that_only_short_jobs_have_ended_says_nothing_of_those_that_run() -> None:
+    """Half of them ended early, and the others have run for nine tenths of their time: on average more than half."""
+    alive, lasted = Ran(*[(layout.ENDED, 0.1), (layout.RUNNING, 0.9)] * 5_000).after_an_hour()
+    assert alive[32] == pytest.approx(0.5, abs=0.01)
+    assert lasted[-1] > 0.5
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from([layout.ENDED, layout.RUNNING, layout.WAITING]), st.floats(0, 3)), max_size=50)
+)
+def test_fewer_and_fewer_jobs_go_on(rows: list[tuple[int, float]]) -> None:
+    ran = Ran(*rows)
+    for _ in range(2):  # nothing new has happened the second time
+        alive, lasted = ran.after_an_hour()
+        assert alive[0] == 1.0
+        assert (np.diff(alive) <= 1e-12).all()
+        assert (alive >= 0).all()
+        assert (np.diff(lasted) >= 0).all()
+        assert lasted[0] == 0.0
 
 
 def test_where_no_envelope_can_be_made_nobody_is_held_back_and_it_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

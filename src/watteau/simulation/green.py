@@ -1,7 +1,8 @@
 """Work that follows the wind, in simulation: which jobs are flexible, and an envelope anew for each hour.
 
 What the planner knows is what a live system would: the arrays of the core, the load of past weeks, and a forecast of
-the supply. It never sees a job before it arrives, nor a run time but the estimate.
+the supply. It never sees a job before it arrives, nor how long it runs before it has ended. People ask for several
+times what their jobs need, so what is expected of a job is what came of such estimates before (`RunTimes`).
 """
 
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from watteau.core import layout
 from watteau.core.bits import kernel
 from watteau.core.layout import State
+from watteau.core.place import most_mw
 from watteau.core.state import Outlook, set_envelope
 from watteau.domain.jobs import Workload
 from watteau.domain.units import DAY_S, HOUR_S, Float64Array, Int64Array
@@ -23,6 +26,10 @@ Foreseen = Callable[[int, int], Int64Array]
 
 _MW = 1e9  # of milliwatts
 _WEEK_H = 7 * 24
+#: An estimate is cut into so many parts; who lasts longer lasts to its end.
+_PARTS = 64
+#: Until jobs have ended, estimates are believed, as if so many average jobs had lasted as long as theirs.
+_BELIEVED = 20
 #: Gangs do not fit into the last few free GPUs; a plan that fills them all is one that the gate cannot follow.
 _FILLED = 0.97
 #: A job enters the queue so long before its latest start, or a quarter of its slack: it may have to wait there.
@@ -97,12 +104,52 @@ class Arrivals:
         return float(past.mean()) if len(past) else 0.0
 
 
+class RunTimes:
+    """How long jobs run beside their estimates, by those that have ended, each weighed by what it had asked for.
+
+    Of jobs that still run it is known that they have lasted so long (the product-limit estimator; Kaplan and Meier, J.
+    Am. Stat. Assoc. 1958): those that have ended so far were short.
+    """
+
+    def __init__(self, weight: Float64Array) -> None:
+        """`weight`: [row] what each job asks for, in any unit of energy; rows are sorted by submission."""
+        self._weight = weight
+        self._ended = np.zeros(_PARTS + 1)  # weight of those that ended in each part
+        self._ended[_PARTS] = _BELIEVED * weight.mean() if len(weight) else 1.0
+        self._known = 0
+        self._open = np.zeros(0, dtype=np.int64)
+
+    def learn(self, jobs: np.ndarray, now: int) -> Float64Array:
+        """[2, part + 1] the part of jobs that still run after each part of the estimate, and its integral."""
+        known = int(np.searchsorted(jobs["submit_s"], now))
+        rows = np.concatenate([self._open, np.arange(self._known, known)])
+        self._known = known
+        state = jobs["state"][rows]
+        over, runs = rows[state == layout.ENDED], rows[state == layout.RUNNING]
+        self._open = rows[(state != layout.ENDED) & (state != layout.ABSENT) & (state != layout.REJECTED)]
+        self._ended += self._by_part(jobs, over, jobs["end_s"][over])
+        running = self._by_part(jobs, runs, np.full(len(runs), now))
+        at_risk = (self._ended + running)[::-1].cumsum()[::-1]
+        share = np.divide(self._ended, at_risk, out=np.zeros(_PARTS + 1), where=at_risk > 0)
+        alive = np.concatenate([[1.0], np.cumprod(1 - share)[:-1]])
+        lasted = np.concatenate([[0.0], np.cumsum((alive[:-1] + alive[1:]) / 2) / _PARTS])
+        return np.stack([alive, lasted])
+
+    def _by_part(self, jobs: np.ndarray, rows: Int64Array, until_s: Int64Array) -> Float64Array:
+        ran_s, estimate_s = until_s - jobs["start_s"][rows], np.maximum(jobs["estimate_s"][rows], 1)
+        part = np.clip(_PARTS * ran_s // estimate_s, 0, _PARTS)
+        return np.asarray(np.bincount(part, self._weight[rows], _PARTS + 1), dtype=np.float64)
+
+
 class Planner:
     """Makes the envelope of each hour, and counts what came of it."""
 
-    def __init__(self, green: Green, pue: Float64Array, first_hour_s: int, arrivals: Arrivals) -> None:
+    def __init__(
+        self, green: Green, pue: Float64Array, first_hour_s: int, arrivals: Arrivals, run_times: RunTimes
+    ) -> None:
         self._green = green
         self._arrivals = arrivals
+        self._run_times = run_times
         self._pue = pue
         self._first_hour_s = first_hour_s
         self._profile = np.zeros((pue.shape[0], _WEEK_H))  # inflexible busy power by hour of the week, last seen
@@ -121,7 +168,8 @@ class Planner:
         everywhere = np.ones(len(state.nodes), dtype=np.bool_)
         inflexible = np.zeros(sites)
         room = np.zeros(sites)
-        _survey(state, running_on(state, everywhere), hour_s, committed, arrived, due, inflexible, room)
+        lasts = self._run_times.learn(state.jobs, hour_s)
+        _survey(state, running_on(state, everywhere), hour_s, lasts, committed, arrived, due, inflexible, room)
         base = self._inflexible(inflexible / _MW, hour_s)
         idle = (state.sites["idle_mw"] / _MW)[:, None]
         committed /= _MW
@@ -130,7 +178,7 @@ class Planner:
         limit = state.limit_mw[:, np.minimum(at, state.limit_mw.shape[1] - 1)] / _MW
         busy = base + committed
         free = np.minimum(_FILLED * (room / _MW)[:, None] - busy, limit - idle - busy)
-        coming = self._arrivals.mean_mwh(hour_s)
+        coming = self._arrivals.mean_mwh(hour_s) * lasts[1, -1]
         work = Work(
             (np.cumsum(arrived) / _MW + coming * np.arange(hours))[None, :],
             (np.cumsum(due) / _MW + coming * np.maximum(0, np.arange(hours) - self._green.slack_s // HOUR_S))[None, :],
@@ -142,7 +190,12 @@ class Planner:
         self.solve_s += found.solve_s
         self.late_mwh += found.late_mwh
         if found.usable:
-            green = np.maximum(committed + found.flexible_mw, 0.0)
+            more_mw = found.flexible_mw
+            first_mw, first_mwh = _first(state, lasts)
+            # The programme divides jobs. Where it would run most of the first one in this hour, that one may go whole.
+            wanted = more_mw[:, 0] * _MW >= first_mwh / 2
+            more_mw[:, 0] = np.where(wanted, np.maximum(more_mw[:, 0], first_mw / _MW), more_mw[:, 0])
+            green = np.maximum(committed + more_mw, 0.0)
             set_envelope(state, hour_s, np.rint(green * _MW).astype(np.int64))
         else:  # G3
             self.unusable += 1
@@ -166,15 +219,16 @@ class Planner:
 def planner_of(green: Green, state: State, outlook: Outlook, zero_s: int) -> Planner:
     """A planner for jobs whose rows are filled."""
     jobs = state.jobs
-    rows = np.flatnonzero(jobs["due_s"] > 0)
-    power_mw = state.shapes["total_milli"][jobs["shape"][rows]] * state.pools["busy_mw_per_milli"].max(initial=0) / _MW
-    energy_mwh = power_mw * jobs["estimate_s"][rows] / HOUR_S
+    power_mw = state.shapes["total_milli"][jobs["shape"]] * state.pools["busy_mw_per_milli"].max(initial=0) / _MW
+    energy_mwh = power_mw * jobs["estimate_s"] / HOUR_S
     first_hour_s = zero_s // HOUR_S * HOUR_S
-    return Planner(green, outlook.pue, first_hour_s, Arrivals(jobs["submit_s"][rows], energy_mwh, first_hour_s))
+    flexible = np.flatnonzero(jobs["due_s"] > 0)
+    arrivals = Arrivals(jobs["submit_s"][flexible], energy_mwh[flexible], first_hour_s)
+    return Planner(green, outlook.pue, first_hour_s, arrivals, RunTimes(energy_mwh))
 
 
 @kernel
-def _survey(s, running, now, committed, arrived, due, inflexible, room):  # type: ignore[no-untyped-def]
+def _survey(s, running, now, lasts, committed, arrived, due, inflexible, room):  # type: ignore[no-untyped-def]
     """Energy in mWh by hour: of what runs [site, hour], and the fastest and the slowest course of what may wait.
 
     Busy power of what cannot wait, and of all GPUs that are open, by site, in mW.
@@ -188,35 +242,56 @@ def _survey(s, running, now, committed, arrived, due, inflexible, room):  # type
         pool = s.pools[row.pool]
         power = s.shapes[row.shape].total_milli * pool.busy_mw_per_milli
         if row.due_s > 0:
-            _spread(committed[pool.site], 0, max(row.start_s + row.estimate_s - now, 60), power)
+            _spread(committed[pool.site], 0, now - row.start_s, row.estimate_s, lasts, power)
         else:
             inflexible[pool.site] += power
     for i in range(s.cycle[0].gated):
-        _add_waiting(s, s.gate[i], now, arrived, due)
+        _add_waiting(s, s.gate[i], now, lasts, arrived, due)
     for at in range(s.cycle[0].queue_head, s.cycle[0].queue_tail):
         if s.queue[at].shape >= 0 and s.jobs[s.queue[at].job].due_s > 0:
-            _add_waiting(s, s.queue[at].job, now, arrived, due)
+            _add_waiting(s, s.queue[at].job, now, lasts, arrived, due)
 
 
 @kernel
-def _add_waiting(s, job, now, arrived, due):  # type: ignore[no-untyped-def]
+def _first(s, lasts):  # type: ignore[no-untyped-def]
+    """Power of the job that goes next and its energy in an hour, in mW and mWh; no job needs more than none."""
+    if s.cycle[0].gated == 0:
+        return 0, 1e300
+    row = s.jobs[s.gate[0]]
+    power = most_mw(s, row.shape)
+    in_hour = np.zeros(1)
+    _spread(in_hour, 0, 0, row.estimate_s, lasts, power)
+    return power, in_hour[0]
+
+
+@kernel
+def _add_waiting(s, job, now, lasts, arrived, due):  # type: ignore[no-untyped-def]
     row = s.jobs[job]
-    power = 0
-    for p in range(len(s.pools)):
-        if s.shape_pools[row.shape, p]:
-            power = max(power, s.shapes[row.shape].total_milli * s.pools[p].busy_mw_per_milli)
-    # The gate lets power go and not energy: a shorter job takes its room for the hour, and what follows it the rest.
-    lasts_s = max(row.estimate_s, 3_600)
-    latest_s = max(0, row.due_s - now)
-    _spread(arrived, 0, lasts_s, power)
-    _spread(due, latest_s, latest_s + lasts_s, power)
+    power = most_mw(s, row.shape)
+    _spread(arrived, 0, 0, row.estimate_s, lasts, power)
+    _spread(due, max(0, row.due_s - now), 0, row.estimate_s, lasts, power)
 
 
 @kernel
-def _spread(by_hour, first_s, last_s, power):  # type: ignore[no-untyped-def]
-    """Add power over [first, last) seconds from the first hour's beginning on, as energy in each hour."""
-    hour = first_s // 3_600
-    while hour < len(by_hour) and hour * 3_600 < last_s:
-        seconds = min(last_s, (hour + 1) * 3_600) - max(first_s, hour * 3_600)
-        by_hour[hour] += power * seconds / 3_600
+def _spread(by_hour, begins_s, ran_s, estimate_s, lasts, power):  # type: ignore[no-untyped-def]
+    """Add what is expected of a job that has run for some time when it begins (or goes on), as energy in each hour."""
+    alive = _at(lasts[0], ran_s, estimate_s)
+    if alive <= 0.0:  # longer than any before: it is expected to end soon
+        by_hour[0] += power / 2
+        return
+    before = _at(lasts[1], ran_s, estimate_s)
+    hour = begins_s // 3_600
+    while hour < len(by_hour) and ran_s < estimate_s:
+        ran_s += (hour + 1) * 3_600 - max(begins_s, hour * 3_600)
+        by_then = _at(lasts[1], ran_s, estimate_s)
+        by_hour[hour] += power * (by_then - before) * estimate_s / 3_600 / alive
+        before = by_then
         hour += 1
+
+
+@kernel
+def _at(table, ran_s, estimate_s):  # type: ignore[no-untyped-def]
+    """The table at a part of the estimate, straight between its entries; beyond it its last entry."""
+    at = _PARTS * min(1.0, ran_s / max(1, estimate_s))
+    below = min(_PARTS - 1, int(at))
+    return table[below] + (at - below) * (table[below + 1] - table[below])
