@@ -669,8 +669,6 @@ class SlurmEngine:
         if not _is_first_run(claim, its):
             return False
         seen = translate.by_marks(its.name, claim, ended, None, its.workers)
-        if its.told is not None and its.told.started_ms is not None:
-            seen = replace(seen, started_ms=its.told.started_ms, nodes=its.told.nodes)
         its.ahead_ms = self._now_ms()
         self._tell(its, seen)
         return True
@@ -836,13 +834,37 @@ class SlurmEngine:
         elif translate.runs(job):
             if is_listed and self._ended_unnoticed(its, job):
                 return True
-            seen = translate.not_over(its.name, job, its.workers)
-            if its.told is not None and (its.told.seen, its.told.nodes) == (seen.seen, seen.nodes):
-                seen = its.told  # by its mark, which has another clock
-            self._tell(its, seen)
+            seen = self._as_marked(its, job, translate.not_over(its.name, job, its.workers))
+            if self._is_about_to_begin(its, job, seen):
+                seen = Observation(its.name, Seen.STARTING)
+                is_listed = False
+            self._tell(its, seen, is_glance=not is_listed)
         elif not self._began_before(its, job):
             self._tell(its, translate.not_over(its.name, job, its.workers), is_glance=not is_listed)
         return True
+
+    def _as_marked(self, its: _Attempt, job: SlurmJob, seen: Observation) -> Observation:
+        """With the start that its claim says, where marks are near: whoever asks, and whenever, hears of the same one.
+
+        A claim of before the job, or of a time to come, is of a node with another clock.
+        """
+        if not self._marks.near or seen.started_ms is None:
+            return seen
+        its.claim = its.claim or self._marks.claim(its.name)
+        if (
+            not _is_first_run(its.claim, its)
+            or not (job.start_s or 0) - 1 <= its.claim.at_s <= self._now_ms() // 1000 + 1
+        ):
+            return seen
+        started_ms = 1000 * its.claim.at_s
+        ended_ms = None if seen.ended_ms is None else max(seen.ended_ms, started_ms)
+        return replace(seen, started_ms=started_ms, ended_ms=ended_ms)
+
+    def _is_about_to_begin(self, its: _Attempt, job: SlurmJob, seen: Observation) -> bool:
+        """Whether Slurm has just given it nodes, and its mark will be here in a moment."""
+        is_told = its.told is not None and its.told.seen is Seen.RUNNING
+        is_young = job.start_s is not None and self._now_ms() - 1000 * job.start_s < _MARK_MS
+        return self._marks.near and seen.seen is Seen.RUNNING and its.claim is None and is_young and not is_told
 
     def _ended_unnoticed(self, its: _Attempt, job: SlurmJob) -> bool:
         """Whether the command ended a while ago, and Slurm does not know: killed, it forgets that it heard so.
@@ -930,6 +952,7 @@ class SlurmEngine:
                 self._still_runs(its, claim, job)
                 return
         seen = translate.over(its.name, job, its.workers, asked, claim, ended)
+        seen = self._as_marked(its, job, seen)
         if may_come and self._marks.readable and claim is None and ended is None:
             seen = translate.never_began(seen, job, self._marks.base)
         self._tell(its, seen)
