@@ -60,14 +60,33 @@ def trace(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def year_2013(tmp_path: Path) -> Path:
-    path = tmp_path / "2013.csv"
-    hours = pl.datetime_range(pl.datetime(2013, 1, 1), pl.datetime(2013, 12, 31, 23), "1h", eager=True).dt.strftime(
+    return year_of(tmp_path, 2013)
+
+
+def year_of(tmp_path: Path, year: int) -> Path:
+    path = tmp_path / f"{year}.csv"
+    hours = pl.datetime_range(pl.datetime(year, 1, 1), pl.datetime(year, 12, 31, 23), "1h", eager=True).dt.strftime(
         "%Y-%m-%d %H:%M:%S"
     )
     rows = [f"{hour},0.5,0.25,0.25,0.5" for hour in hours]
     header = "hour_utc,solar,wind_onshore,wind_offshore,hydro_run_of_river"
     path.write_text("\n".join([header, *rows, ""]), encoding="utf-8")
     return path
+
+
+def test_the_supply_can_be_forecast_by_what_was_fitted_on_other_years(
+    tmp_path: Path, trace: Path, year_2013: Path
+) -> None:
+    green = (PAI_160, "--trace", trace, "--supply", year_2013, "--green", "--forecast", "fitted")
+    summary = summary_of(*green, "--train", year_of(tmp_path, 2014))
+    assert summary["green"]["forecast"] == "fitted"
+    assert summary["green"]["envelopes"] > 24
+    assert summary["green"]["envelopes_unusable"] == 0
+    assert "--train go together" in refused(*green)
+    assert "no hour in two files" in refused(*green, "--train", year_2013)
+    assert "goes with --supply" in refused(
+        PAI_160, "--trace", trace, "--green", "--forecast", "fitted", "--train", year_2013
+    )
 
 
 def test_the_summary_has_every_figure_and_the_files_are_all_there(tmp_path: Path, trace: Path) -> None:

@@ -1,6 +1,7 @@
 """Work that follows the wind: flexible jobs wait for supply, not too long, and nothing is known before its time."""
 
 from dataclasses import replace
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -9,13 +10,15 @@ from hypothesis import strategies as st
 
 from tests.simulation.runs import ZERO_S, fleet_of, jobs_of, random_jobs, run, times
 from watteau.core import layout
+from watteau.domain.fleet_file import parse_fleet
 from watteau.domain.jobs import Workload
 from watteau.domain.policy import POLICIES
 from watteau.domain.units import HOUR_S
 from watteau.energy.envelope import Envelope
-from watteau.energy.supply import SupplySeries
+from watteau.energy.forecast import LastValue
+from watteau.energy.supply import CapacityFactors, SupplySeries, supply_wh, synthetic_capacity_factors
 from watteau.simulation import green as module
-from watteau.simulation.green import Foreseen, Green, RunTimes, as_yesterday, flexible_jobs, perfect
+from watteau.simulation.green import Foreseen, Green, RunTimes, as_forecast, as_yesterday, flexible_jobs, perfect
 from watteau.simulation.replay import Replay, replay
 
 DAY_H = 24
@@ -92,6 +95,22 @@ def test_what_is_foreseen_from_yesterday_knows_nothing_of_today() -> None:
     assert as_yesterday(changed)(now, 72).tolist() == as_yesterday(known)(now, 72).tolist()
     assert as_yesterday(known)(now, 30).tolist() == np.resize(known.renewable_wh[6:30], 30).tolist()
     assert as_yesterday(known)(ZERO_S, 5).tolist() == [0] * 5
+
+
+def test_what_a_forecast_foresees_is_what_contracts_make_of_it_and_knows_nothing_of_what_comes() -> None:
+    text = files("watteau.cli").joinpath("france.toml").read_text(encoding="utf-8")
+    contracts = parse_fleet(text, "france.toml").contracts
+    start_s = ZERO_S // HOUR_S * HOUR_S
+    weather = synthetic_capacity_factors(start_s, 366 * DAY_H, 1)
+    now_s, hours = start_s + 200 * HOUR_S, 366 * DAY_H
+    foreseen = as_forecast(LastValue(), contracts, weather, start_s, 30 * DAY_H)(now_s, 5)
+    as_it_was = {technology: np.repeat(values[199], 5) for technology, values in weather.values.items()}
+    stays = CapacityFactors("stays", True, now_s, 5, as_it_was)
+    assert foreseen.tolist() == supply_wh(contracts, stays, now_s, 5).renewable_wh.tolist()
+    assert foreseen.min() > 0
+    later = {technology: np.where(np.arange(hours) < 200, values, 0.0) for technology, values in weather.values.items()}
+    calm = CapacityFactors("calm later", True, start_s, hours, later)
+    assert as_forecast(LastValue(), contracts, calm, start_s, 30 * DAY_H)(now_s, 5).tolist() == foreseen.tolist()
 
 
 def test_jobs_that_arrive_later_change_nothing_before() -> None:

@@ -7,7 +7,7 @@ import sys
 from calendar import isleap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from importlib.resources import files
@@ -30,8 +30,9 @@ from watteau.domain.fleet_file import parse_fleet
 from watteau.domain.jobs import Workload
 from watteau.domain.policy import named_policy
 from watteau.domain.units import DAY_S, HOUR_S, from_epoch_s, to_epoch_s
+from watteau.energy.forecast import fit, refuse_common_hours
 from watteau.energy.supply import CapacityFactors, read_capacity_factors, supply_wh, synthetic_capacity_factors
-from watteau.simulation.green import Green, as_yesterday, flexible_jobs, perfect
+from watteau.simulation.green import Foreseen, Green, as_forecast, as_yesterday, flexible_jobs, perfect
 from watteau.simulation.replay import compile_kernels, replay
 from watteau.simulation.results import keep_books, outlook_of, summarise, write_results
 from watteau.workload.formats import read_workload
@@ -58,7 +59,18 @@ class ForecastName(StrEnum):
     """What a simulation knows of the supply to come."""
 
     YESTERDAY = "yesterday"
+    FITTED = "fitted"
     PERFECT = "perfect"
+
+
+@dataclass(frozen=True, slots=True)
+class _Waits:
+    """What is asked of `--green`."""
+
+    share: float
+    slack_s: int
+    forecast: ForecastName
+    train: tuple[Path, ...]
 
 
 def _positive(value: float | None) -> float | None:
@@ -152,8 +164,19 @@ def simulate(
     ] = 24.0,
     forecast: Annotated[
         ForecastName,
-        typer.Option(help="With --green: what is known of the supply to come: all of it, or that of yesterday."),
+        typer.Option(
+            help="With --green: what is known of the supply to come: that of yesterday, a forecast fitted on --train, "
+            "or all of it."
+        ),
     ] = ForecastName.YESTERDAY,
+    train: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="With --forecast fitted: capacity factors (CSV) of whole years other than those of --supply.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -164,6 +187,10 @@ def simulate(
         raise typer.BadParameter("--refresh and --db go with --from-site")
     if (since or until) and trace is None and not from_site:
         raise typer.BadParameter("--since and --until go with --from-site, or with a --trace whose times are dates")
+    if (forecast is ForecastName.FITTED) != bool(train):
+        raise typer.BadParameter("--forecast fitted and --train go together")
+    if train and supply is None:
+        raise typer.BadParameter("--train goes with --supply: what was fitted on measured years knows measured weather")
     try:
         whole = load_fleet(fleet)
         _run(
@@ -179,7 +206,7 @@ def simulate(
             start=start,
             days=days,
             supply=supply,
-            waits=(flexible, round(slack * HOUR_S), forecast) if green else None,
+            waits=_Waits(flexible, round(slack * HOUR_S), forecast, tuple(train or ())) if green else None,
             out=out,
             as_json=as_json,
             command=_command_line(),
@@ -232,7 +259,7 @@ def _run(
     start: datetime | None,
     days: float | None,
     supply: Path | None,
-    waits: tuple[float, int, ForecastName] | None = None,
+    waits: _Waits | None = None,
     out: Path | None,
     as_json: bool,
     command: str,
@@ -265,12 +292,12 @@ def _run(
         outlook = outlook_of(fleet, first_hour_s, hours, seed)
         green = None
         if waits is not None:
-            share, slack_s, forecast = waits
             if factors is None:
                 factors = synthetic_capacity_factors(first_hour_s, hours, seed)
-            series = supply_wh(fleet.contracts, factors, first_hour_s, hours)
-            foreseen = perfect(series) if forecast is ForecastName.PERFECT else as_yesterday(series)
-            green = Green(flexible_jobs(workload, share, seed), slack_s, foreseen, forecast.value)
+            show("Forecasting the supply", 0, 0)
+            foreseen = _foreseen(waits, fleet, factors, first_hour_s, hours)
+            flexible = flexible_jobs(workload, waits.share, seed)
+            green = Green(flexible, waits.slack_s, foreseen, waits.forecast.value)
         happened = replay(
             fleet,
             workload,
@@ -294,6 +321,15 @@ def _run(
         typer.echo(json.dumps(summary, indent=2, allow_nan=False))
     else:
         _print(summary, results.factors, out, from_a_file=given is not None)
+
+
+def _foreseen(waits: _Waits, fleet: Fleet, weather: CapacityFactors, first_hour_s: int, hours: int) -> Foreseen:
+    if waits.forecast is ForecastName.FITTED:
+        train = [read_capacity_factors(file) for file in waits.train]
+        refuse_common_hours(weather, train)
+        return as_forecast(fit(train), fleet.contracts, weather, first_hour_s, hours)
+    series = supply_wh(fleet.contracts, weather, first_hour_s, hours)
+    return perfect(series) if waits.forecast is ForecastName.PERFECT else as_yesterday(series)
 
 
 def _of_trace(trace: Path, since: str | None, until: str | None) -> Workload:

@@ -5,7 +5,7 @@ the supply. It never sees a job before it arrives, nor how long it runs before i
 times what their jobs need, so what is expected of a job is what came of such estimates before (`RunTimes`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,12 @@ from watteau.core.bits import kernel
 from watteau.core.layout import State
 from watteau.core.place import most_mw
 from watteau.core.state import Outlook, set_envelope
+from watteau.domain.fleet import Contract
 from watteau.domain.jobs import Workload
 from watteau.domain.units import DAY_S, HOUR_S, Float64Array, Int64Array
 from watteau.energy.envelope import Work, solve_envelope
-from watteau.energy.supply import SupplySeries
+from watteau.energy.forecast import FromMeasured, Method, aligned
+from watteau.energy.supply import CapacityFactors, SupplySeries, supply_wh
 from watteau.simulation.clock import running_on
 
 #: The supply in Wh that is foreseen for so many hours from an hour on, as it is foreseen at that hour.
@@ -30,6 +32,8 @@ _WEEK_H = 7 * 24
 _PARTS = 64
 #: Until jobs have ended, estimates are believed, as if so many average jobs had lasted as long as theirs.
 _BELIEVED = 20
+#: Measured hours before the first one, for methods that look back.
+_KNOWN_H = 8 * 24
 #: Gangs do not fit into the last few free GPUs; a plan that fills them all is one that the gate cannot follow.
 _FILLED = 0.97
 #: A job enters the queue so long before its latest start, or a quarter of its slack: it may have to wait there.
@@ -78,6 +82,25 @@ def as_yesterday(supply: SupplySeries) -> Foreseen:
     def foreseen(hour_s: int, hours: int) -> Int64Array:
         day = _hours_of(supply, hour_s - DAY_S, 24)
         return np.resize(day, hours)
+
+    return foreseen
+
+
+def as_forecast(
+    method: Method, contracts: Sequence[Contract], weather: CapacityFactors, first_hour_s: int, hours: int
+) -> Foreseen:
+    """What the contracts are expected to deliver, by a method that sees what was measured before each hour (F1).
+
+    `weather` is that of the simulated hours, by hour of the year where it is of other years. Raises InputError where it
+    covers neither them nor a whole year.
+    """
+    measured = aligned(weather, first_hour_s - _KNOWN_H * HOUR_S, _KNOWN_H + hours)
+    forecaster = FromMeasured(method, measured)
+
+    def foreseen(hour_s: int, hours: int) -> Int64Array:
+        said = forecaster.forecast(hour_s, hours)
+        factors = CapacityFactors(said.source, measured.synthetic, hour_s, hours, said.values)
+        return supply_wh(contracts, factors, hour_s, hours).renewable_wh
 
     return foreseen
 
