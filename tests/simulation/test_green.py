@@ -185,7 +185,7 @@ def test_fewer_and_fewer_jobs_go_on(rows: list[tuple[int, float]]) -> None:
 
 def test_where_no_envelope_can_be_made_nobody_is_held_back_and_it_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """G3."""
-    nothing = Envelope(False, "made to fail", np.zeros((1, 72)), 0.0, 0.0, 0.0, 0.0)
+    nothing = Envelope(False, "made to fail", np.zeros((1, 72)), np.zeros((1, 1, 72)), 0.0, 0.0, 0.0, 0.0)
     monkeypatch.setattr(module, "solve_envelope", lambda *_, **__: nothing)
     happened = green_run(hourly(5), noon(3))
     assert [start for start, _ in times(happened)] == [hour * HOUR_S + 60 for hour in range(5)]

@@ -1,15 +1,19 @@
 """The envelope: how much flexible work each site should run in each hour, by a linear programme over the next days.
 
-    min  sum_t,s price[s,t] pue[s,t] x[k,s,t] - sum_t price[t] m[t]  +  delay sum t x[k,s,t]  +  LATE sum z[k,t]
-    s.t. m[t] <= supply[t]                                        what is matched is supplied in that hour,
-         m[t] <= sum_s pue[s,t] (base[s,t] + sum_k x[k,s,t])      and drawn in it (books, B5);
-         sum_k x[k,s,t] <= room[s,t]                              free GPUs, and what the site's power limit leaves;
-         due[k,t] - z[k,t] <= c[k,t] <= arrived[k,t]              c[k,t] = sum over tau <= t, s of x[k,s,tau]
+    min  sum_s,t price[s,t] pue[s,t] x[s,t] - sum_t price[t] m[t] + what runs on behind the horizon
+         + DELAY sum t y[k,s,t] + LATE sum z[k,t]
+    s.t. x[s,t] = sum over k, tau <= t of profile[k,t-tau] y[k,s,tau]   what was started runs on;
+         m[t] <= supply[t]                                              what is matched is supplied in that hour,
+         m[t] <= sum_s pue[s,t] (base[s,t] + x[s,t])                    and drawn in it (books, B5);
+         x[s,t] <= room[s,t]                                            free GPUs, and what the power limit leaves;
+         due[k,t] - z[k,t] <= c[k,t] <= arrived[k,t]                    c[k,t] = sum over tau <= t, s of y[k,s,tau]
 
-x is IT power in MW, which over an hour is MWh. z is work that cannot be done in time: it costs more than any energy, so
-that deadlines win over green (G2). Work whose deadline lies behind the horizon may wait; work that arrives later may be
-foreseen in `arrived`. Jobs are not divisible and the programme divides them: it sets a limit, and the core's gate fills
-it with real jobs, the earliest deadline first.
+y is IT power in MW that is started in an hour, x what of it runs in each, so that a job that begins in a windy hour is
+there in the calm ones after it. z is work that is started too late: it costs more than any energy, so that deadlines
+win over green (G2). What is due behind the horizon may wait; what arrives later may be foreseen in `arrived`. Energy
+behind the horizon costs what one more MWh costs on average in front of it, were flexible work done as it comes. Jobs
+are not divisible and the programme divides them: it sets a limit, and the core's gate fills it with real jobs, the
+earliest latest start first.
 
 The aggregate of many jobs by their deadlines is that of virtual capacity curves (Radovanovic et al., Carbon-Aware
 Computing for Datacenters, IEEE Trans. Power Systems 2023); the matching term is the hourly one of the books.
@@ -32,20 +36,23 @@ _PRICE = 65.0
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Flexible work as cumulative IT energy in MWh at the end of each hour, by class."""
+    """Flexible work by class, as cumulative IT power in MW: what may have been started by the end of each hour."""
 
-    arrived_mwh: Float64Array  # [class, hour] what may have been done by then, non-decreasing
-    due_mwh: Float64Array  # [class, hour] what must have been done by then, non-decreasing, <= arrived
+    arrived_mw: Float64Array  # [class, hour] what may have been started by then, non-decreasing
+    due_mw: Float64Array  # [class, hour] what must have been started by then, non-decreasing, <= arrived
     may_run: BoolArray  # [class, site]
+    profile: Float64Array  # [class, hour since the start] part of the power that is drawn then; beyond it none
 
     def __post_init__(self) -> None:
-        if self.arrived_mwh.shape != self.due_mwh.shape:
+        if self.arrived_mw.shape != self.due_mw.shape:
             raise ValueError("arrived and due differ in shape")
-        for name, curve in (("arrived", self.arrived_mwh), ("due", self.due_mwh)):
+        for name, curve in (("arrived", self.arrived_mw), ("due", self.due_mw)):
             if bool((np.diff(curve, axis=1, prepend=0.0) < -1e-9).any()):
                 raise ValueError(f"{name} is cumulative: it never falls, and begins at 0 or above")
-        if bool((self.due_mwh > self.arrived_mwh + 1e-9).any()):
+        if bool((self.due_mw > self.arrived_mw + 1e-9).any()):
             raise ValueError("work cannot be due before it has arrived")
+        if bool(((self.profile < 0) | (self.profile > 1)).any()):
+            raise ValueError("a profile is a part of the power: between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +61,11 @@ class Envelope:
 
     usable: bool
     why: str
-    flexible_mw: Float64Array  # [site, hour], IT power
+    flexible_mw: Float64Array  # [site, hour], IT power of what is started from now on
+    starts_mw: Float64Array  # [class, site, hour], IT power that is started
     matched_mwh: float  # in all hours, as foreseen
-    late_mwh: float  # work that no plan does in time; 0: every deadline is met
-    late_mwh_hours: float  # the same times how late it is
+    late_mw: float  # what no plan starts in time; 0: every deadline is met
+    late_mw_hours: float  # the same times how late it is
     solve_s: float
 
 
@@ -77,9 +85,10 @@ def solve_envelope(
     """
     sites, hours = base_mw.shape
     classes = len(work.may_run)
+    starts = np.zeros((classes, sites, hours))
     if (supply_mw.shape, pue.shape, room_mw.shape) != ((hours,), (sites, hours), (sites, hours)):
         raise ValueError("supply, base load, PUE and room differ in sites or hours")
-    if work.arrived_mwh.shape != (classes, hours) or work.may_run.shape != (classes, sites):
+    if (work.arrived_mw.shape, work.may_run.shape, len(work.profile)) != ((classes, hours), (classes, sites), classes):
         raise ValueError("the work has other sites or hours than the load")
     cost = np.full((sites, hours), _PRICE) if price is None else price
     solver: Any = highspy.Highs()  # type: ignore[no-untyped-call]
@@ -91,19 +100,28 @@ def solve_envelope(
     nothing = np.zeros((sites, hours))
     if status != highspy.HighsModelStatus.kOptimal:
         why = f"the solver ended with: {solver.modelStatusToString(status)}"
-        return Envelope(False, why, nothing, 0.0, 0.0, 0.0, solver.getRunTime())
+        return Envelope(False, why, nothing, starts, 0.0, 0.0, 0.0, solver.getRunTime())
     found = np.array(solver.getSolution().col_value)
-    x, m, _, z = _parts(found, classes, sites, hours)
+    y, x, m, _, z = _parts(found, classes, sites, hours)
     late = np.diff(z, axis=1, prepend=0.0).clip(min=0.0).sum()
-    flexible_mw = x.sum(axis=0)
-    return Envelope(True, "", flexible_mw, float(m.sum()), float(late), float(z.sum()), solver.getRunTime())
+    return Envelope(True, "", x, y, float(m.sum()), float(late), float(z.sum()), solver.getRunTime())
 
 
-def _parts(columns: Any, classes: int, sites: int, hours: int) -> tuple[Any, Any, Any, Any]:
-    """x [class, site, hour], m [hour], c [class, hour] and z [class, hour] of all columns."""
-    ends = np.cumsum([classes * sites * hours, hours, classes * hours])
-    x, m, c, z = np.split(columns, ends)
-    return x.reshape(classes, sites, hours), m, c.reshape(classes, hours), z.reshape(classes, hours)
+def _parts(columns: Any, classes: int, sites: int, hours: int) -> tuple[Any, Any, Any, Any, Any]:
+    """y [class, site, hour], x [site, hour], m [hour], c [class, hour] and z [class, hour] of all columns."""
+    ends = np.cumsum([classes * sites * hours, sites * hours, hours, classes * hours])
+    y, x, m, c, z = np.split(columns, ends)
+    by_class = (classes, hours)
+    return y.reshape(classes, sites, hours), x.reshape(sites, hours), m, c.reshape(by_class), z.reshape(by_class)
+
+
+def _tails(profile: Float64Array, hours: int) -> Float64Array:
+    """[class, hour of the start] hours at full power that lie behind the horizon."""
+    left = profile.sum(axis=1, keepdims=True) - np.concatenate(
+        [np.zeros((len(profile), 1)), np.cumsum(profile, axis=1)], axis=1
+    )  # [class, k]: after k hours
+    after = np.minimum(hours - np.arange(hours), profile.shape[1])
+    return np.asarray(np.maximum(left[:, after], 0.0), dtype=np.float64)
 
 
 def _programme(
@@ -116,18 +134,24 @@ def _programme(
 ) -> highspy.HighsLp:
     sites, hours = base_mw.shape
     classes = len(work.may_run)
-    count = classes * sites * hours + hours + 2 * classes * hours
-    x, m, c, z = _parts(np.arange(count), classes, sites, hours)
+    count = classes * sites * hours + sites * hours + hours + 2 * classes * hours
+    y, x, m, c, z = _parts(np.arange(count), classes, sites, hours)
     hour = np.arange(hours)
+    base = (pue * base_mw).sum(axis=0)
+    steady_mw = (work.arrived_mw[:, -1] * work.profile.sum(axis=1)).sum() / hours  # of all that arrives in front of it
+    unmatched = (base + pue.mean() * steady_mw > supply_mw).mean()
 
     cost = np.zeros(count)
-    cost[x] = (price * pue + DELAY * hour)[None, :, :]
+    behind = (price * pue).mean(axis=1)[None, :, None] * unmatched * _tails(work.profile, hours)[:, None, :]
+    cost[y] = behind + (DELAY * hour)[None, None, :]
+    cost[x] = price * pue
     cost[m] = -price.mean(axis=0)
     cost[z] = LATE
     upper = np.full(count, highspy.kHighsInf)
-    upper[x] = np.where(work.may_run[:, :, None], room_mw[None, :, :], 0.0)
+    upper[y] = np.where(work.may_run[:, :, None], highspy.kHighsInf, 0.0)
+    upper[x] = room_mw
     upper[m] = np.maximum(supply_mw, 0.0)
-    upper[c] = work.arrived_mwh
+    upper[c] = work.arrived_mw
 
     rows: list[tuple[Int64Array, Int64Array, Float64Array]] = []  # (row, column, value)
     lower_row: list[Float64Array] = []
@@ -145,16 +169,21 @@ def _programme(
 
     free = np.full(hours, highspy.kHighsInf)
     one = np.ones(hours)
-    flows = [(x[k, s], -pue[s]) for k in range(classes) for s in range(sites)]
-    add([(m, one), *flows], -free, (pue * base_mw).sum(axis=0))
+    add([(m, one), *[(x[s], -pue[s]) for s in range(sites)]], -free, base)
+    started, later = np.tril_indices(hours)[::-1]  # every hour of a start, and each one from then on
+    since = later - started
+    for s in range(sites):
+        add([(x[s], one)], np.zeros(hours), np.zeros(hours))
+        for k in range(classes):
+            runs = since < work.profile.shape[1]
+            part = np.where(runs, work.profile[k][np.minimum(since, work.profile.shape[1] - 1)], 0.0)
+            some = part > 0
+            rows.append((first - hours + later[some], y[k, s][started[some]], -part[some]))
     for k in range(classes):
-        done = [(x[k, s], -one) for s in range(sites)]
+        done = [(y[k, s], -one) for s in range(sites)]
         add([(c[k], one), *done], np.zeros(hours), np.zeros(hours))
-        rows.append((first - hours + hour[1:], c[k, :-1], -one[1:]))  # c[t] - c[t-1] = what is done in t
-        add([(c[k], one), (z[k], one)], work.due_mwh[k], free)
-    if classes > 1:
-        for s in range(sites):
-            add([(x[k, s], one) for k in range(classes)], -free, room_mw[s])
+        rows.append((first - hours + hour[1:], c[k, :-1], -one[1:]))  # c[t] - c[t-1] = what is started in t
+        add([(c[k], one), (z[k], one)], work.due_mw[k], free)
 
     at, column, value = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     order = np.lexsort((at, column))

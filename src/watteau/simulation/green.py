@@ -37,7 +37,7 @@ _KNOWN_H = 8 * 24
 #: Gangs do not fit into the last few free GPUs; a plan that fills them all is one that the gate cannot follow.
 _FILLED = 0.97
 #: A job enters the queue so long before its latest start, or a quarter of its slack: it may have to wait there.
-_RESERVE_S = HOUR_S
+_RESERVE_S = 2 * HOUR_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +113,17 @@ def _hours_of(supply: SupplySeries, hour_s: int, hours: int) -> Int64Array:
 
 
 class Arrivals:
-    """Flexible work by the hour in which it arrived; of hours to come nothing is told."""
+    """Power of flexible work by the hour in which it arrived; of hours to come nothing is told."""
 
-    def __init__(self, submit_s: Int64Array, energy_mwh: Float64Array, first_hour_s: int) -> None:
+    def __init__(self, submit_s: Int64Array, power_mw: Float64Array, first_hour_s: int) -> None:
         self._first_hour_s = first_hour_s
         hour = (submit_s - first_hour_s) // HOUR_S
-        self._mwh = np.bincount(hour, weights=energy_mwh) if len(hour) else np.zeros(1)
+        self._mw = np.bincount(hour, weights=power_mw) if len(hour) else np.zeros(1)
 
-    def mean_mwh(self, hour_s: int) -> float:
+    def mean_mw(self, hour_s: int) -> float:
         """What arrived in an hour on average, in the week before this one."""
         now = (hour_s - self._first_hour_s) // HOUR_S
-        past = self._mwh[max(0, now - _WEEK_H) : max(0, now)]
+        past = self._mw[max(0, now - _WEEK_H) : max(0, now)]
         return float(past.mean()) if len(past) else 0.0
 
 
@@ -177,22 +177,23 @@ class Planner:
         self._first_hour_s = first_hour_s
         self._profile = np.zeros((pue.shape[0], _WEEK_H))  # inflexible busy power by hour of the week, last seen
         self._seen = np.zeros(_WEEK_H, dtype=bool)
+        self._profile_of_work = np.ones(1)  # [hour since the start] part of the power of flexible work, last seen
         self.solves = 0
         self.unusable = 0
         self.solve_s = 0.0
-        self.late_mwh = 0.0
+        self.late_mw = 0.0
 
     def plan(self, state: State, hour_s: int) -> None:
         """Give the core its envelope for the hour that begins, and for those after it."""
         hours = self._green.hours
         sites = len(state.sites)
         committed = np.zeros((sites, hours))
-        arrived, due = np.zeros(hours), np.zeros(hours)
+        course, due = np.zeros(2 * hours), np.zeros(hours)
         everywhere = np.ones(len(state.nodes), dtype=np.bool_)
         inflexible = np.zeros(sites)
         room = np.zeros(sites)
         lasts = self._run_times.learn(state.jobs, hour_s)
-        _survey(state, running_on(state, everywhere), hour_s, lasts, committed, arrived, due, inflexible, room)
+        _survey(state, running_on(state, everywhere), hour_s, lasts, committed, course, due, inflexible, room)
         base = self._inflexible(inflexible / _MW, hour_s)
         idle = (state.sites["idle_mw"] / _MW)[:, None]
         committed /= _MW
@@ -201,17 +202,22 @@ class Planner:
         limit = state.limit_mw[:, np.minimum(at, state.limit_mw.shape[1] - 1)] / _MW
         busy = base + committed
         free = np.minimum(_FILLED * (room / _MW)[:, None] - busy, limit - idle - busy)
-        coming = self._arrivals.mean_mwh(hour_s) * lasts[1, -1]
+        waiting_mw = 0.0
+        if course.any():
+            waiting_mw, self._profile_of_work = course[0] / _MW, np.minimum(course[1:] / course[0], 1.0)
+        coming_mw = self._arrivals.mean_mw(hour_s)
+        ahead = np.arange(hours)
         work = Work(
-            (np.cumsum(arrived) / _MW + coming * np.arange(hours))[None, :],
-            (np.cumsum(due) / _MW + coming * np.maximum(0, np.arange(hours) - self._green.slack_s // HOUR_S))[None, :],
+            np.asarray(waiting_mw + coming_mw * ahead, dtype=np.float64)[None, :],
+            (np.cumsum(due) / _MW + coming_mw * np.maximum(0, ahead - self._green.slack_s // HOUR_S))[None, :],
             np.ones((1, sites), dtype=np.bool_),
+            self._profile_of_work[None, :],
         )
         supply = self._green.foreseen(hour_s, hours) / 1e6
         found = solve_envelope(supply, idle + busy, pue, free, work)
         self.solves += 1
         self.solve_s += found.solve_s
-        self.late_mwh += found.late_mwh
+        self.late_mw += found.late_mw
         if found.usable:
             more_mw = found.flexible_mw
             first_mw, first_mwh = _first(state, lasts)
@@ -246,15 +252,15 @@ def planner_of(green: Green, state: State, outlook: Outlook, zero_s: int) -> Pla
     energy_mwh = power_mw * jobs["estimate_s"] / HOUR_S
     first_hour_s = zero_s // HOUR_S * HOUR_S
     flexible = np.flatnonzero(jobs["due_s"] > 0)
-    arrivals = Arrivals(jobs["submit_s"][flexible], energy_mwh[flexible], first_hour_s)
+    arrivals = Arrivals(jobs["submit_s"][flexible], power_mw[flexible], first_hour_s)
     return Planner(green, outlook.pue, first_hour_s, arrivals, RunTimes(energy_mwh))
 
 
 @kernel
-def _survey(s, running, now, lasts, committed, arrived, due, inflexible, room):  # type: ignore[no-untyped-def]
-    """Energy in mWh by hour: of what runs [site, hour], and the fastest and the slowest course of what may wait.
+def _survey(s, running, now, lasts, committed, course, due, inflexible, room):  # type: ignore[no-untyped-def]
+    """Energy in mWh by hour: of what runs [site, hour], and of all that may wait, were it started now, after its power.
 
-    Busy power of what cannot wait, and of all GPUs that are open, by site, in mW.
+    Power in mW: of what may wait by the hour of its latest start; of what cannot wait and of all open GPUs by site.
     """
     for n in range(len(s.nodes)):
         pool = s.pools[s.nodes[n].pool]
@@ -269,10 +275,10 @@ def _survey(s, running, now, lasts, committed, arrived, due, inflexible, room): 
         else:
             inflexible[pool.site] += power
     for i in range(s.cycle[0].gated):
-        _add_waiting(s, s.gate[i], now, lasts, arrived, due)
+        _add_waiting(s, s.gate[i], now, lasts, course, due)
     for at in range(s.cycle[0].queue_head, s.cycle[0].queue_tail):
         if s.queue[at].shape >= 0 and s.jobs[s.queue[at].job].due_s > 0:
-            _add_waiting(s, s.queue[at].job, now, lasts, arrived, due)
+            _add_waiting(s, s.queue[at].job, now, lasts, course, due)
 
 
 @kernel
@@ -288,11 +294,14 @@ def _first(s, lasts):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _add_waiting(s, job, now, lasts, arrived, due):  # type: ignore[no-untyped-def]
+def _add_waiting(s, job, now, lasts, course, due):  # type: ignore[no-untyped-def]
     row = s.jobs[job]
     power = most_mw(s, row.shape)
-    _spread(arrived, 0, 0, row.estimate_s, lasts, power)
-    _spread(due, max(0, row.due_s - now), 0, row.estimate_s, lasts, power)
+    course[0] += power
+    _spread(course[1:], 0, 0, row.estimate_s, lasts, power)
+    latest = max(0, row.due_s - now) // 3_600
+    if latest < len(due):
+        due[latest] += power
 
 
 @kernel
