@@ -638,13 +638,13 @@ class SlurmEngine:
         if begun or ended:
             with self._polling, _as_silence():
                 unclear = [its for its in ended if not self._ends_by_marks(its)]
-                for its in begun:
-                    self._begins_by_marks(its)
                 for its in unclear[:_MOST_ENDS]:
                     its.shown_ms = its.shown_ms or began_ms
                     its.look_ms = began_ms + (began_ms - its.shown_ms) // 2  # Slurm may have forgotten that it heard so
                     if (job := self._job_of(its)) is not None:
                         self._follow(its, (job,), is_listed=False)
+                for its in begun:
+                    self._begins_by_marks(its)
 
     def _begins_by_marks(self, its: _Attempt) -> None:
         """Tell that an attempt has begun, if its mark says so beyond doubt."""
